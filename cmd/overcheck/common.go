@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/mattn/go-isatty"
+	"github.com/spf13/cobra"
+
+	"github.com/overcheck/overcheck/pkg/collect"
+	"github.com/overcheck/overcheck/pkg/kernel"
+	"github.com/overcheck/overcheck/pkg/render"
+	"github.com/overcheck/overcheck/pkg/verdict"
+)
+
+// common are the flags that mean the same in every command.
+type common struct {
+	output, color, procfs, sysfs string
+	set                          []string
+}
+
+func (o *common) add(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVarP(&o.output, "output", "o", "text", "output format: text or json")
+	f.StringVar(&o.color, "color", "auto", "colour in text: auto (on a terminal, unless NO_COLOR is set), always or never")
+	f.StringVar(&o.procfs, "procfs", "/proc", "read the host below `DIR`; in a container, where its /proc is mounted")
+	f.StringVar(&o.sysfs, "sysfs", "/sys", "the same for /sys: `DIR`")
+	f.StringArrayVar(&o.set, "set", nil, "judge as if `KEY=VALUE` held (repeatable); keys:\n"+strings.Join(kernel.ChangeKeys(), "\n"))
+}
+
+// settings are the common flags, parsed.
+type settings struct {
+	format    render.Format
+	collector *collect.Collector
+	changes   []kernel.Change
+	// old: a change names another kernel, which may need the inputs of the old rule.
+	old bool
+}
+
+func (o common) parse(s streams) (settings, error) {
+	var p settings
+	for _, text := range o.set {
+		change, err := kernel.ParseChange(text)
+		if err != nil {
+			return p, fmt.Errorf("--set: %w", err)
+		}
+		p.changes = append(p.changes, change)
+		p.old = p.old || strings.HasPrefix(text, "kernel=")
+	}
+	colored := false
+	switch o.color {
+	case "always":
+		colored = true
+	case "never":
+	case "auto":
+		colored = s.getenv("NO_COLOR") == "" && s.getenv("TERM") != "dumb" && s.terminal(s.out)
+	default:
+		return p, fmt.Errorf("--color: %q: want auto, always or never", o.color)
+	}
+	switch o.output {
+	case "text":
+		p.format = render.Text(colored)
+	case "json":
+		p.format = render.JSON
+	default:
+		return p, fmt.Errorf("--output: %q: want text or json", o.output)
+	}
+	var err error
+	p.collector, err = collect.New(o.procfs, o.sysfs, s.pageSize)
+	return p, err
+}
+
+// apply makes the changes that --set asks for.
+func (p settings) apply(f kernel.Facts) kernel.Facts {
+	for _, change := range p.changes {
+		f = change(f)
+	}
+	return f
+}
+
+// finish writes the reports; the exit code comes from the verdicts alone.
+func (p settings) finish(s streams, reports []verdict.Report) error {
+	if err := p.format(s.out, reports); err != nil {
+		return err
+	}
+	for _, r := range reports {
+		if r.Verdict != kernel.Succeeds {
+			return errBad
+		}
+	}
+	return nil
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
+}
+
+// oneLine keeps names from outside that an error quotes from reaching the
+// terminal raw, and lists joined errors on one line.
+func oneLine(err error) string {
+	return render.Printable(strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// version is the module's, as the Go toolchain recorded it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(unknown)"
+}

@@ -1,0 +1,464 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/overcheck/overcheck/pkg/kernel"
+	"github.com/overcheck/overcheck/pkg/size"
+	"github.com/overcheck/overcheck/pkg/verdict"
+)
+
+// The oracle is the kernel that runs. These tests change vm.overcommit_* for
+// milliseconds at a time, so they run only when asked to, as root.
+func needOracle(t *testing.T) {
+	t.Helper()
+	if os.Getenv("OVERCHECK_ORACLE") != "1" {
+		t.Skip("needs OVERCHECK_ORACLE=1, and root: it changes vm.overcommit_* on this machine for moments")
+	}
+	if os.Geteuid() != 0 {
+		t.Fatal("OVERCHECK_ORACLE=1 needs root")
+	}
+}
+
+// build compiles a program of this repository, without the race detector, whose
+// shadow memory would be a shape of its own.
+func build(t *testing.T, pkg string) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "program")
+	cmd := exec.Command("go", "build", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build %s: %v\n%s", pkg, err, b)
+	}
+	return out
+}
+
+const vm = "/proc/sys/vm/"
+
+func sysctl(t *testing.T, name string) int64 {
+	t.Helper()
+	b, err := os.ReadFile(vm + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func setSysctl(t *testing.T, name string, n int64) {
+	t.Helper()
+	if err := os.WriteFile(vm+name, []byte(strconv.FormatInt(n, 10)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// guardSysctls restores vm.* when the test ends, however it ends: a shell waits
+// for the end of a pipe that only this process holds, and needs no fork to write.
+// The mode goes first; ratio and kbytes zero each other, so only one is written.
+func guardSysctls(t *testing.T) {
+	t.Helper()
+	last := [2]string{"overcommit_ratio", strconv.FormatInt(sysctl(t, "overcommit_ratio"), 10)}
+	if kbytes := sysctl(t, "overcommit_kbytes"); kbytes != 0 {
+		last = [2]string{"overcommit_kbytes", strconv.FormatInt(kbytes, 10)}
+	}
+	script := "read -r _\ncd " + vm + "\n"
+	for _, name := range []string{"overcommit_memory", "user_reserve_kbytes", "admin_reserve_kbytes", "nr_hugepages"} {
+		script += fmt.Sprintf("echo %d > %s\n", sysctl(t, name), name)
+	}
+	script += fmt.Sprintf("echo %s > %s\n", last[1], last[0])
+	guard := exec.Command("sh", "-c", script)
+	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is not for it
+	pipe, err := guard.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := guard.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		pipe.Close()
+		if err := guard.Wait(); err != nil {
+			t.Errorf("restoring vm.*: %v", err)
+		}
+	})
+}
+
+// victim is a process that forks on demand.
+type victim struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+	ops []string
+}
+
+func startVictim(t *testing.T, bin string, attr *syscall.SysProcAttr, ops ...string) *victim {
+	t.Helper()
+	v := &victim{t: t, cmd: exec.Command(bin, ops...), ops: ops}
+	v.cmd.SysProcAttr, v.cmd.Stderr = attr, os.Stderr
+	v.cmd.Env = append(os.Environ(), "TMPDIR="+os.TempDir())
+	var err error
+	if v.in, err = v.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := v.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.out = bufio.NewScanner(out)
+	if err := v.cmd.Start(); err != nil {
+		t.Fatalf("victim %v: %v", ops, err)
+	}
+	if got := v.read(); got != "ready" {
+		t.Fatalf("victim %v: %s", ops, got)
+	}
+	return v
+}
+
+func (v *victim) read() string {
+	if !v.out.Scan() {
+		v.t.Fatalf("victim %v died", v.ops)
+	}
+	return v.out.Text()
+}
+
+// fork has it fork once, and returns the kernel's answer.
+func (v *victim) fork() syscall.Errno { return v.tell("fork", 0) }
+
+// tell gives it an order, and returns the error number that it answers.
+func (v *victim) tell(order string, n int) syscall.Errno {
+	fmt.Fprintln(v.in, order, n)
+	n, err := strconv.Atoi(v.read())
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return syscall.Errno(n)
+}
+
+func (v *victim) stop() {
+	v.in.Close()
+	_ = v.cmd.Wait()
+}
+
+// judge runs overcheck on the victim.
+func (v *victim) judge(bin string, args ...string) verdict.Report {
+	v.t.Helper()
+	args = append([]string{"pid", strconv.Itoa(v.cmd.Process.Pid), "-o", "json"}, args...)
+	out, err := exec.Command(bin, args...).Output()
+	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != exitBad) {
+		v.t.Fatalf("overcheck %q: %v", args, err)
+	}
+	var r verdict.Report
+	if err := json.Unmarshal(out, &r); err != nil {
+		v.t.Fatalf("overcheck %q: %v\n%s", args, err, out)
+	}
+	return r
+}
+
+// tally counts predictions against forks.
+type tally struct{ forks, wrong, uncertain int }
+
+func (c *tally) compare(t *testing.T, what string, a kernel.Admission, got syscall.Errno) {
+	t.Helper()
+	c.forks++
+	switch {
+	case got != 0 && got != syscall.ENOMEM:
+		c.wrong++
+		t.Errorf("%s: fork() returned %v, which is not about memory", what, got)
+	case a.Outcome == kernel.Uncertain:
+		c.uncertain++
+		if a.Headroom == nil || a.Headroom.Abs() > *a.Uncertainty+size.Bytes(os.Getpagesize()) {
+			t.Errorf("%s: uncertain outside E: %s", what, a.Reason)
+		}
+	case (a.Outcome == kernel.Succeeds) != (got == 0):
+		c.wrong++
+		t.Errorf("%s: overcheck said %q (headroom %s, uncertainty %s), fork() returned %v",
+			what, a.Outcome, a.Headroom, a.Uncertainty, got)
+	}
+}
+
+// TestOracleRandomShapes makes processes of random shape, sets the commit limit
+// around the boundary, and compares what overcheck says of each mode, from mode 0
+// or 1, with what fork() does there.
+func TestOracleRandomShapes(t *testing.T) {
+	needOracle(t)
+	overcheck, victimBin := build(t, "."), build(t, "./testdata/victim")
+	guardSysctls(t)
+	t.Setenv("TMPDIR", "/tmp") // the unprivileged victim writes a file there
+	for _, bin := range []string{overcheck, victimBin} {
+		for dir := bin; len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) {
+			if err := os.Chmod(dir, 0o755); err != nil { // of a temporary directory
+				t.Fatal(err)
+			}
+		}
+	}
+
+	seed := uint64(os.Getpid())
+	if s := os.Getenv("OVERCHECK_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	rng := rand.New(rand.NewPCG(seed, 0))
+	const shapes = 120
+	var c tally
+	for i := range shapes {
+		shape := randomShape(rng)
+		t.Run(fmt.Sprintf("%d %s", i, shape.name), func(t *testing.T) {
+			v := startVictim(t, victimBin, shape.attr, shape.ops...)
+			defer v.stop()
+			oracleCase(t, rng, overcheck, v, &c)
+		})
+	}
+	setSysctl(t, "overcommit_memory", 0)
+	t.Logf("seed %d: %d forks, %d wrong, %d uncertain", seed, c.forks, c.wrong, c.uncertain)
+	if c.forks < 300 {
+		t.Errorf("%d forks: want 300 at least", c.forks)
+	}
+	if c.uncertain > c.forks/4 {
+		t.Errorf("%d of %d uncertain: the test aims too close", c.uncertain, c.forks)
+	}
+}
+
+// oracleCase sets a limit near the boundary of v's fork and tries each mode.
+func oracleCase(t *testing.T, rng *rand.Rand, overcheck string, v *victim, c *tally) {
+	setSysctl(t, "user_reserve_kbytes", rng.Int64N(1<<20))
+	setSysctl(t, "admin_reserve_kbytes", rng.Int64N(1<<19))
+	first := v.judge(overcheck)
+	never := first.Admission[kernel.Never]
+	// Headroom from -3E to 3E; with a page of it, or none, now and then.
+	delta := size.Bytes(rng.Int64N(int64(6**never.Uncertainty))) - 3**never.Uncertainty
+	limit := *never.Need + delta
+	// Everybody else must live with it too: the fork alone may be refused.
+	if floor := first.Host.CommittedAS + 512*size.MiB; limit < floor {
+		limit = floor
+	}
+	setSysctl(t, "overcommit_kbytes", int64(limit/size.KiB))
+	defer setSysctl(t, "overcommit_memory", 0)
+	setSysctl(t, "overcommit_memory", rng.Int64N(2))
+	said := v.judge(overcheck)
+	for _, m := range kernel.Modes() {
+		setSysctl(t, "overcommit_memory", int64(m))
+		got := v.fork()
+		setSysctl(t, "overcommit_memory", 0)
+		c.compare(t, fmt.Sprintf("%v in mode %d", v.ops, m), said.Admission[m], got)
+		if got != 0 && said.Admission[m].Outcome == kernel.Fails && said.Admission[m].Blocking == nil {
+			t.Errorf("mode %d: no mapping named", m)
+		}
+	}
+}
+
+// shape is a process to make.
+type shape struct {
+	name string
+	ops  []string
+	attr *syscall.SysProcAttr
+}
+
+func randomShape(rng *rand.Rand) (s shape) {
+	kinds := []string{
+		"anon", "noreserve", "protnone", "protnone-then-writable", "writable-then-readonly", "touched-then-readonly",
+		"dontfork", "wipeonfork", "shared", "memfd-shared", "memfd-private", "file-private", "growsdown", "split", "touched",
+	}
+	op := func(kind string, b size.Bytes) { s.ops = append(s.ops, fmt.Sprintf("%s=%d", kind, b)) }
+	// Enough charge that refusing it leaves everybody else gigabytes.
+	op("anon", 2*size.GiB+size.Bytes(rng.Int64N(1<<18))*4*size.KiB)
+	for range 1 + rng.IntN(8) {
+		kind := kinds[rng.IntN(len(kinds))]
+		most := int64(200 << 8) // pages
+		if strings.HasPrefix(kind, "touched") {
+			most = 8 << 8
+		}
+		op(kind, size.Bytes(3+rng.Int64N(most))*4*size.KiB)
+	}
+	switch rng.IntN(6) {
+	case 0: // beyond RAM, from 90 % of it to 130 %
+		op("merged", size.Bytes(float64(ramAndSwap())*(0.9+0.4*rng.Float64()))&^4095)
+	case 1: // a large total_vm makes the reserve large
+		op("protnone", 64*size.GiB)
+	}
+	switch rng.IntN(4) {
+	case 0:
+		s.name, s.attr = "nobody", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	case 1:
+		s.name = "root without CAP_SYS_ADMIN"
+		s.ops = append(s.ops, "drop-cap-sys-admin=0")
+	case 2:
+		s.name = "root of a user namespace"
+		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 65534, Size: 1}}
+		s.attr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids}
+	default:
+		s.name = "root"
+	}
+	return s
+}
+
+func ramAndSwap() size.Bytes {
+	b, _ := os.ReadFile("/proc/meminfo")
+	var total size.Bytes
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if f[0] == "MemTotal:" || f[0] == "SwapTotal:" {
+			n, _ := strconv.ParseInt(f[1], 10, 64)
+			total += size.Bytes(n) * size.KiB
+		}
+	}
+	return total
+}
+
+// TestOracleMode0Boundary: a mapping of exactly RAM plus swap forks in mode 0, a
+// page more does not; overcheck says so of both.
+func TestOracleMode0Boundary(t *testing.T) {
+	needOracle(t)
+	overcheck, victimBin := build(t, "."), build(t, "./testdata/victim")
+	guardSysctls(t)
+	for _, extra := range []size.Bytes{-4096, 0, 4096} {
+		v := startVictim(t, victimBin, nil, fmt.Sprintf("merged=%d", ramAndSwap()+extra))
+		a := v.judge(overcheck).Admission[kernel.Heuristic]
+		got := v.fork()
+		v.stop()
+		want := kernel.Succeeds
+		if extra > 0 {
+			want = kernel.Fails
+		}
+		if a.Outcome != want || (got == 0) != (want == kernel.Succeeds) {
+			t.Errorf("RAM + swap %+d bytes: overcheck said %q, fork() returned %v", extra, a.Outcome, got)
+		}
+		if want == kernel.Fails && (a.Blocking == nil || a.Blocking.Length != ramAndSwap()+extra) {
+			t.Errorf("blocking mapping %+v", a.Blocking)
+		}
+	}
+}
+
+// TestOracleHugePages: reserved huge pages shrink the limit, and mappings of them
+// are charged nothing.
+func TestOracleHugePages(t *testing.T) {
+	needOracle(t)
+	overcheck, victimBin := build(t, "."), build(t, "./testdata/victim")
+	guardSysctls(t)
+	before := sysctl(t, "nr_hugepages")
+	setSysctl(t, "nr_hugepages", before+64)
+	if sysctl(t, "nr_hugepages") < before+64 {
+		t.Fatal("64 huge pages could not be had")
+	}
+	v := startVictim(t, victimBin, nil, fmt.Sprintf("anon=%d", 3*size.GiB), fmt.Sprintf("hugetlb=%d", 128*size.MiB))
+	defer v.stop()
+	said := v.judge(overcheck)
+	if said.Host.Hugetlb < 128*size.MiB {
+		t.Errorf("huge pages: %s, want 128 MiB at least", said.Host.Hugetlb)
+	}
+	var c tally
+	oracleCase(t, rand.New(rand.NewPCG(1, 2)), overcheck, v, &c)
+	// What --set HugePages_Total predicts is what the kernel then has.
+	setSysctl(t, "overcommit_ratio", 50)
+	predicted := v.judge(overcheck, "--set", fmt.Sprintf("HugePages_Total=%d", before)).Host.CommitLimit
+	v.stop()
+	setSysctl(t, "nr_hugepages", before)
+	w := startVictim(t, victimBin, nil)
+	defer w.stop()
+	if got := w.judge(overcheck).Host.CommitLimit; got != predicted {
+		t.Errorf("CommitLimit without the huge pages: predicted %s, is %s", predicted, got)
+	}
+}
+
+// TestOracleOtherObstacles: each errno that is not about memory.
+func TestOracleOtherObstacles(t *testing.T) {
+	needOracle(t)
+	overcheck, victimBin := build(t, "."), build(t, "./testdata/victim")
+
+	t.Run("pids.max", func(t *testing.T) {
+		root := pidsCgroupRoot(t)
+		dir, err := os.MkdirTemp(root, "overcheck-test-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.Remove(dir) })
+		v := startVictim(t, victimBin, nil)
+		defer v.stop()
+		write := func(file string, n int) {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.Itoa(n)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("cgroup.procs", v.cmd.Process.Pid)
+		b, err := os.ReadFile(filepath.Join(dir, "pids.current"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		current, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+		for _, room := range []int{0, 1} {
+			write("pids.max", current+room)
+			v.expect(overcheck, "pids-cgroup", room > 0)
+		}
+	})
+
+	t.Run("RLIMIT_NPROC", func(t *testing.T) {
+		const uid = 64123 // nobody else's
+		for dir := victimBin; len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		v := startVictim(t, victimBin, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}})
+		defer v.stop()
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", v.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, room := range []int{0, 1} {
+			if got := v.tell("nproc", len(threads)+room); got != 0 {
+				t.Fatalf("setrlimit: %v", got)
+			}
+			v.expect(overcheck, "rlimit-nproc", room > 0)
+		}
+	})
+}
+
+// expect compares one check, and the verdict, with a fork that must give EAGAIN
+// or succeed.
+func (v *victim) expect(overcheck, id string, succeeds bool) {
+	v.t.Helper()
+	r := v.judge(overcheck)
+	got := v.fork()
+	if (got == 0) != succeeds || got != 0 && got != syscall.EAGAIN {
+		v.t.Fatalf("fork() returned %v", got)
+	}
+	want := kernel.Succeeds
+	if !succeeds {
+		want = kernel.Fails
+	}
+	for _, c := range r.Checks {
+		if c.ID == id && c.Outcome != want {
+			v.t.Errorf("%s: %+v, fork() returned %v", id, c, got)
+		}
+	}
+	if r.Verdict != want || !succeeds && (r.Errno == nil || *r.Errno != kernel.EAGAIN) {
+		v.t.Errorf("verdict %v, errno %v; fork() returned %v", r.Verdict, r.Errno, got)
+	}
+}
+
+func pidsCgroupRoot(t *testing.T) string {
+	for _, dir := range []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup"} {
+		if b, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control")); err == nil && strings.Contains(string(b), "pids") {
+			return dir
+		}
+		if _, err := os.Stat(filepath.Join(dir, "tasks")); err == nil {
+			return dir
+		}
+	}
+	t.Fatal("no pids cgroup controller is mounted")
+	return ""
+}

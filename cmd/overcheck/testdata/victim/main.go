@@ -1,0 +1,219 @@
+// Command victim makes itself a process of a given shape and forks when told to.
+// The tests compare what overcheck says of it with what its fork() then does.
+//
+// Each argument is one operation, NAME=BYTES. When all are done it prints
+// "ready". Then it takes orders on standard input, a line each, and answers with
+// an error number, 0 for none: "fork 0", or "nproc N" to set its RLIMIT_NPROC.
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Credentials are a thread's own: the thread that overcheck reads, the main
+// one, must be the one that drops them and forks.
+func init() { runtime.LockOSThread() }
+
+const rw = unix.PROT_READ | unix.PROT_WRITE
+
+func main() {
+	for _, arg := range os.Args[1:] {
+		name, value, _ := strings.Cut(arg, "=")
+		n, _ := strconv.ParseUint(value, 10, 64)
+		if err := do(name, uintptr(n)); err != nil {
+			fmt.Printf("%s: %v\n", arg, err)
+			os.Exit(1)
+		}
+	}
+	fmt.Println("ready")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		var order string
+		var n uint64
+		fmt.Sscan(in.Text(), &order, &n)
+		errno := fork
+		if order == "nproc" {
+			errno = func() unix.Errno { return setNproc(n) }
+		}
+		fmt.Println(int(errno()))
+	}
+}
+
+func do(name string, n uintptr) error {
+	switch name {
+	case "anon":
+		return discard(mmap(n, rw, anon, -1))
+	case "touched":
+		return touched(n, rw)
+	case "noreserve":
+		return discard(mmap(n, rw, anon|unix.MAP_NORESERVE, -1))
+	case "protnone":
+		return discard(mmap(n, unix.PROT_NONE, anon, -1))
+	case "protnone-then-writable":
+		return protected(n, unix.PROT_NONE, rw)
+	case "writable-then-readonly":
+		return protected(n, rw, unix.PROT_READ)
+	case "touched-then-readonly":
+		return touched(n, unix.PROT_READ)
+	case "dontfork":
+		return advised(n, unix.MADV_DONTFORK)
+	case "wipeonfork":
+		return advised(n, unix.MADV_WIPEONFORK)
+	case "shared":
+		return discard(mmap(n, rw, unix.MAP_SHARED|unix.MAP_ANONYMOUS, -1))
+	case "memfd-shared":
+		return memfd(n, unix.MAP_SHARED)
+	case "memfd-private":
+		return memfd(n, unix.MAP_PRIVATE)
+	case "file-private":
+		return file(n)
+	case "growsdown":
+		return discard(mmap(n, rw, anon|unix.MAP_GROWSDOWN, -1))
+	case "hugetlb":
+		return discard(mmap(n, rw, anon|unix.MAP_HUGETLB, -1))
+	case "split":
+		return split(n)
+	case "merged":
+		return merged(n)
+	case "drop-cap-sys-admin":
+		return dropCap()
+	}
+	return fmt.Errorf("no such operation")
+}
+
+const anon = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
+
+func mmap(n uintptr, prot, flags, fd int) (unsafe.Pointer, error) {
+	return unix.MmapPtr(fd, 0, nil, n, prot, flags)
+}
+
+func discard(_ unsafe.Pointer, err error) error { return err }
+
+func touched(n uintptr, then int) error {
+	p, err := mmap(n, rw, anon, -1)
+	if err != nil {
+		return err
+	}
+	b := unsafe.Slice((*byte)(p), n)
+	for i := uintptr(0); i < n; i += 4096 {
+		b[i] = 1
+	}
+	return unix.Mprotect(b, then)
+}
+
+func protected(n uintptr, first, then int) error {
+	p, err := mmap(n, first, anon, -1)
+	if err != nil {
+		return err
+	}
+	return unix.Mprotect(unsafe.Slice((*byte)(p), n), then)
+}
+
+func advised(n uintptr, advice int) error {
+	p, err := mmap(n, rw, anon, -1)
+	if err != nil {
+		return err
+	}
+	return unix.Madvise(unsafe.Slice((*byte)(p), n), advice)
+}
+
+func memfd(n uintptr, flags int) error {
+	fd, err := unix.MemfdCreate("victim", 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Ftruncate(fd, int64(n)); err != nil {
+		return err
+	}
+	return discard(mmap(n, rw, flags, fd))
+}
+
+func file(n uintptr) error {
+	f, err := os.CreateTemp("", "victim (private) *")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if err := f.Truncate(int64(n)); err != nil {
+		return err
+	}
+	return discard(mmap(n, rw, unix.MAP_PRIVATE, int(f.Fd())))
+}
+
+// split maps n bytes and makes one page in the middle read-only: three mappings.
+func split(n uintptr) error {
+	p, err := mmap(n, rw, anon, -1)
+	if err != nil {
+		return err
+	}
+	return unix.Mprotect(unsafe.Slice((*byte)(unsafe.Add(p, n/2&^4095)), 4096), unix.PROT_READ)
+}
+
+// merged makes one mapping of n bytes out of two, neither of which the kernel
+// would find too large. A page on either side keeps it from merging further.
+func merged(n uintptr) error {
+	const page = 4096
+	p, err := mmap(n+2*page, unix.PROT_NONE, anon|unix.MAP_NORESERVE, -1)
+	if err != nil {
+		return err
+	}
+	p = unsafe.Add(p, page)
+	if err := unix.MunmapPtr(p, n); err != nil {
+		return err
+	}
+	half := n / 2 &^ 4095
+	for _, part := range []struct{ offset, length uintptr }{{0, half}, {half, n - half}} {
+		if _, err := unix.MmapPtr(-1, 0, unsafe.Add(p, part.offset), part.length, rw, anon|unix.MAP_FIXED_NOREPLACE); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropCap takes CAP_SYS_ADMIN and CAP_SYS_RESOURCE out of this thread's
+// effective set.
+func dropCap() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	data[0].Effective &^= 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_RESOURCE
+	return unix.Capset(&header, &data[0])
+}
+
+func setNproc(n uint64) unix.Errno {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err != nil {
+		return unix.EINVAL
+	}
+	limit.Cur = n
+	_, _, errno := unix.RawSyscall(unix.SYS_SETRLIMIT, unix.RLIMIT_NPROC, uintptr(unsafe.Pointer(&limit)), 0)
+	return errno
+}
+
+// fork is fork(2) without the C library: the child ends at once.
+func fork() unix.Errno {
+	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	if pid == 0 {
+		for {
+			unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+		}
+	}
+	var status unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(int(pid), &status, 0, nil); err != unix.EINTR {
+			return 0
+		}
+	}
+}

@@ -1,0 +1,291 @@
+package collect
+
+import (
+	"fmt"
+	"math"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/procfs"
+
+	"github.com/overcheck/overcheck/pkg/kernel"
+	"github.com/overcheck/overcheck/pkg/size"
+)
+
+// cgroups reads pids.max and memory.max of every ancestor, whether the
+// controller is in a v1 hierarchy or in the unified one.
+func (c *Collector) cgroups(pid string, p *kernel.Process) error {
+	text, err := c.read(pid, "cgroup")
+	switch {
+	case absent(err):
+		return nil // no cgroups in this kernel; a process that is gone is noticed elsewhere
+	case denied(err):
+		p.PidsUnseen = "/proc/PID/cgroup may not be read"
+		p.MemoryUnseen = p.PidsUnseen
+		return nil
+	case err != nil:
+		return fmt.Errorf("process %s: cgroup: %w", pid, err)
+	}
+	levels, unseen, err := c.ancestors(text, "pids")
+	if err != nil {
+		return fmt.Errorf("process %s: cgroup: %w", pid, err)
+	}
+	p.PidsUnseen = unseen
+	for _, l := range levels {
+		g, limited, err := l.pids()
+		if denied(err) {
+			p.PidsUnseen = "pids.max of " + l.path + " may not be read"
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if limited {
+			p.Pids = append(p.Pids, g)
+		}
+	}
+	if levels, unseen, err = c.ancestors(text, "memory"); err != nil {
+		return fmt.Errorf("process %s: cgroup: %w", pid, err)
+	}
+	p.MemoryUnseen = unseen
+	for _, l := range levels {
+		g, limited, err := l.memory()
+		if denied(err) {
+			p.MemoryUnseen = "memory.max of " + l.path + " may not be read"
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if limited {
+			p.Memory = append(p.Memory, g)
+		}
+		if l.flat() {
+			break
+		}
+	}
+	return nil
+}
+
+// level is one cgroup on the way from a process's own to the root.
+type level struct {
+	dir  string // where its files are
+	path string // as /proc/PID/cgroup names it
+	v1   bool
+}
+
+// ancestors returns the levels of a controller, the process's own first, and why
+// some were not seen. text is /proc/PID/cgroup:
+//
+//	8:pids:/system.slice/redis.service
+//	0::/system.slice/redis.service
+func (c *Collector) ancestors(text, controller string) (levels []level, unseen string, err error) {
+	unified, unifiedFound := "", false
+	for line := range strings.Lines(text) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(f) != 3 || !strings.HasPrefix(f[2], "/") {
+			return nil, "", fmt.Errorf("%q: want ID:CONTROLLERS:/PATH", strings.TrimSpace(line))
+		}
+		switch {
+		case slices.Contains(strings.Split(f[1], ","), controller):
+			levels, unseen = c.climb(f[2], controller, true)
+			return levels, unseen, nil
+		case f[0] == "0" && f[1] == "":
+			unified, unifiedFound = f[2], true
+		}
+	}
+	if !unifiedFound {
+		return nil, "", nil // the kernel has no such controller
+	}
+	levels, unseen = c.climb(unified, controller, false)
+	return levels, unseen, nil
+}
+
+// climb finds the directory of a cgroup and walks up to the mount point.
+func (c *Collector) climb(name, controller string, v1 bool) (levels []level, unseen string) {
+	m, dir := c.cgroupMount(controller, v1)
+	if m == nil {
+		return nil, "the " + controller + " cgroups are not mounted where overcheck can see them (" + c.sys + "/fs/cgroup)"
+	}
+	rest, ok := below(name, m.Root)
+	if !ok {
+		return nil, "the process's cgroup " + name + " lies outside of what is mounted at " + dir + ": run on the host, or with its cgroup namespace"
+	}
+	for {
+		levels = append(levels, level{dir: filepath.Join(dir, rest), path: path.Join(m.Root, rest), v1: v1})
+		if rest == "/" {
+			break
+		}
+		rest = path.Dir(rest)
+	}
+	ns, err := c.link("self", "ns/cgroup")
+	if m.Root != "/" || err == nil && ns != initialCgroupNS {
+		unseen = "the cgroups above this container cannot be seen from here, and they may have a " + controller + " limit: run on the host"
+	}
+	return levels, unseen
+}
+
+// below returns name relative to root, beginning with a slash. Names may begin
+// with "/..": outside of overcheck's cgroup namespace; those are not folded.
+func below(name, root string) (rest string, ok bool) {
+	rest = name
+	if root != "/" {
+		if rest, ok = strings.CutPrefix(name, root); !ok || rest != "" && rest[0] != '/' {
+			return "", false
+		}
+	}
+	if rest == "/.." || strings.HasPrefix(rest, "/../") {
+		return "", false
+	}
+	return path.Join("/", rest), true
+}
+
+// cgroupMount finds where a hierarchy is mounted below sysfs, and the directory
+// to read it at. A mountinfo that speaks of /sys is read as speaking of the
+// --sysfs directory.
+func (c *Collector) cgroupMount(controller string, v1 bool) (*procfs.MountInfo, string) {
+	for _, m := range c.mounts {
+		switch _, has := m.SuperOptions[controller]; {
+		case v1 && (m.FSType != "cgroup" || !has), !v1 && m.FSType != "cgroup2":
+			continue
+		}
+		if strings.HasPrefix(m.MountPoint, c.sys+"/") {
+			return m, m.MountPoint
+		}
+		if rest, ok := strings.CutPrefix(m.MountPoint, "/sys/"); ok {
+			return m, filepath.Join(c.sys, rest)
+		}
+	}
+	return nil, ""
+}
+
+// value reads one number, or "max". limited is false where there is no such
+// file: at the root, or where the controller is not enabled.
+func (l level) value(base string) (n kernel.Limit, found bool, err error) {
+	name := filepath.Join(l.dir, base)
+	text, err := readFile(name)
+	if absent(err) {
+		return n, false, nil
+	}
+	if err != nil {
+		return n, false, err
+	}
+	n, err = parseLimit(strings.TrimSpace(text))
+	if err != nil {
+		return n, false, fmt.Errorf("%s: %w", name, err)
+	}
+	return n, true, nil
+}
+
+// parseLimit reads "512" or "max". v1 spells no limit as the largest multiple of
+// the page size.
+func parseLimit(s string) (kernel.Limit, error) {
+	if s == "max" {
+		return kernel.Limit{Unlimited: true}, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return kernel.Limit{}, fmt.Errorf("%q: want a number or max", s)
+	}
+	if n > math.MaxInt64/2 {
+		return kernel.Limit{Unlimited: true}, nil
+	}
+	return kernel.Limit{Value: int64(n)}, nil
+}
+
+func (l level) pids() (g kernel.PidsCgroup, limited bool, err error) {
+	g.Path = strings.ToValidUTF8(l.path, "\uFFFD")
+	limit, found, err := l.value("pids.max")
+	if err != nil || !found {
+		return g, false, err
+	}
+	current, _, err := l.value("pids.current")
+	g.Max, g.Current = limit, current.Value
+	return g, true, err
+}
+
+func (l level) memory() (g kernel.MemoryCgroup, limited bool, err error) {
+	names := struct{ max, current, swapMax, swapCurrent string }{"memory.max", "memory.current", "memory.swap.max", "memory.swap.current"}
+	if l.v1 {
+		names.max, names.current = "memory.limit_in_bytes", "memory.usage_in_bytes"
+		names.swapMax, names.swapCurrent = "memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"
+	}
+	g = kernel.MemoryCgroup{Path: strings.ToValidUTF8(l.path, "\uFFFD"), V1: l.v1}
+	limit, found, err := l.value(names.max)
+	if err != nil || !found {
+		return g, false, err
+	}
+	g.Max = limit
+	current, _, err := l.value(names.current)
+	if err != nil {
+		return g, false, err
+	}
+	g.Current = size.Bytes(current.Value)
+	if limit.Unlimited {
+		return g, true, nil // the rest only matters against a limit
+	}
+	swap, found, err := l.value(names.swapMax)
+	if err != nil {
+		return g, false, err
+	}
+	if found {
+		used, _, err := l.value(names.swapCurrent)
+		if err != nil {
+			return g, false, err
+		}
+		g.SwapMax, g.SwapCurrent = &swap, size.Bytes(used.Value)
+	}
+	stat, err := readFile(filepath.Join(l.dir, "memory.stat"))
+	if err != nil {
+		return g, false, err
+	}
+	if err := parseMemoryStat(stat, &g); err != nil {
+		return g, false, fmt.Errorf("%s: %w", filepath.Join(l.dir, "memory.stat"), err)
+	}
+	return g, true, nil
+}
+
+// flat reports whether a v1 memory cgroup does not count towards its parent
+// (memory.use_hierarchy 0; always 1 since 5.11).
+func (l level) flat() bool {
+	if !l.v1 {
+		return false
+	}
+	text, err := readFile(filepath.Join(filepath.Dir(l.dir), "memory.use_hierarchy"))
+	return err == nil && strings.TrimSpace(text) == "0"
+}
+
+// parseMemoryStat sums what can be reclaimed: lines like "inactive_file 8192".
+// v1 gives the cgroup's own numbers under these names, and those with its
+// descendants under total_*.
+func parseMemoryStat(s string, g *kernel.MemoryCgroup) error {
+	prefix := ""
+	if g.V1 {
+		prefix = "total_"
+	}
+	for line := range strings.Lines(s) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		name, ok := strings.CutPrefix(name, prefix)
+		if !ok {
+			continue
+		}
+		var to *size.Bytes
+		switch name {
+		case "inactive_file", "active_file":
+			to = &g.File
+		case "slab_reclaimable":
+			to = &g.SlabReclaimable
+		default:
+			continue
+		}
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			return fmt.Errorf("%s: %q: want a number", name, value)
+		}
+		*to += size.Bytes(n)
+	}
+	return nil
+}

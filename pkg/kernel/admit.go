@@ -1,0 +1,506 @@
+package kernel
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/overcheck/overcheck/pkg/size"
+)
+
+// Term is one summand, named for people, with its source.
+type Term struct {
+	Name  string     `json:"name"`
+	Bytes size.Bytes `json:"bytes"`
+	Note  string     `json:"note"`
+}
+
+// Blocking is the mapping at which the kernel would refuse the fork.
+type Blocking struct {
+	Mapping
+	Length size.Bytes `json:"size_bytes"`
+}
+
+// Admission is what the commit check of one mode says of the fork.
+type Admission struct {
+	Mode     Mode    `json:"mode"`
+	ModeName string  `json:"mode_name"`
+	Current  bool    `json:"current"`
+	Outcome  Outcome `json:"verdict"`
+	Errno    *Errno  `json:"errno"`
+	Rule     string  `json:"rule"`
+	// Reason says why the outcome is Uncertain, and how to settle it.
+	Reason string `json:"reason"`
+	// Need, Limit and Headroom (limit less need) are nil where the mode compares
+	// nothing. Uncertainty is how far they may stand from what the kernel compares.
+	Need        *size.Bytes `json:"need_bytes"`
+	Limit       *size.Bytes `json:"limit_bytes"`
+	Headroom    *size.Bytes `json:"headroom_bytes"`
+	Uncertainty *size.Bytes `json:"uncertainty_bytes"`
+	Terms       []Term      `json:"terms"`       // add up to Need
+	LimitTerms  []Term      `json:"limit_terms"` // add up to Limit
+	// LargestFork is the largest charge that the mode would admit (mode 0: the
+	// largest single mapping); nil: no limit, or not known (Outcome Uncertain).
+	LargestFork *size.Bytes `json:"largest_fork_bytes"`
+	Blocking    *Blocking   `json:"blocking_mapping"`
+	// AfterRestart is the outcome if the process were started anew in this mode;
+	// nil where there is no process to restart.
+	AfterRestart     *Outcome    `json:"verdict_after_restart"`
+	NeedAfterRestart *size.Bytes `json:"need_after_restart_bytes"`
+}
+
+// Admit judges the commit check of mode m: what dup_mmap (kernel/fork.c, since
+// 6.15 or so mm/mmap.c) gets from __vm_enough_memory (mm/util.c) for each
+// charged mapping. Errno is ENOMEM in every failure.
+func (f Facts) Admit(m Mode) Admission {
+	a := f.admitAsIs(m)
+	if f.Process.Source != Assumed {
+		best, worst := f.restarted(m)
+		w := worst.admitAsIs(m)
+		after := best.admitAsIs(m).Outcome.both(w.Outcome)
+		a.AfterRestart, a.NeedAfterRestart = &after, w.Need
+		if f.Process.Restart {
+			w.AfterRestart, w.NeedAfterRestart = a.AfterRestart, a.NeedAfterRestart
+			if w.Outcome = after; after == Uncertain && w.Reason == "" {
+				w.Reason = "how much of its memory the restarted process would map MAP_NORESERVE cannot be known from here"
+			}
+			a = w
+		}
+	}
+	a.Mode, a.ModeName, a.Current = m, m.String(), m == f.Host.Mode
+	if a.Outcome == Fails {
+		e := ENOMEM
+		a.Errno = &e
+	} else {
+		a.Blocking = nil
+	}
+	return a
+}
+
+// admitAsIs judges the mappings as they are, by every family that may hold.
+func (f Facts) admitAsIs(m Mode) Admission {
+	if why := f.Host.Inapplicable(); why != "" {
+		return Admission{Rule: "Linux's rules do not apply", Reason: why}
+	}
+	if m == Always {
+		return Admission{Outcome: Succeeds, Rule: "mode 1 refuses nothing"}
+	}
+	families, why := f.Host.Families()
+	a := f.admitBy(families[0], m)
+	for _, family := range families[1:] {
+		b := f.admitBy(family, m)
+		a.LargestFork = lesser(a.LargestFork, b.LargestFork)
+		if merged := a.Outcome.both(b.Outcome); merged != a.Outcome {
+			a.Reason = fmt.Sprintf("%s; the rule of %s says %q, that of %s %q", why, families[0], a.Outcome, family, b.Outcome)
+			a.Outcome = merged
+		}
+	}
+	return a
+}
+
+func (f Facts) admitBy(family Family, m Mode) Admission {
+	switch {
+	case m == Never:
+		return f.admitNever(family)
+	case family == F5:
+		return f.admitHeuristic()
+	}
+	return f.admitOldHeuristic(family)
+}
+
+// admitHeuristic is mode 0 since 5.2 (commit 8c7829b04c52, mm/util.c): each
+// mapping alone must not exceed totalram_pages() + total_swap_pages; equality
+// passes. Neither free memory, nor a reserve, nor CAP_SYS_ADMIN enters.
+func (f Facts) admitHeuristic() Admission {
+	h, p := f.Host, f.Process
+	total := h.MemTotal + h.SwapTotal
+	a := Admission{
+		Rule:  "largest charged mapping against RAM + swap (Linux >= 5.2)",
+		Terms: []Term{largestTerm(p)},
+		LimitTerms: []Term{
+			{"RAM", h.MemTotal, "MemTotal"},
+			{"swap", h.SwapTotal, "SwapTotal"},
+		},
+		LargestFork: &total,
+	}
+	a.compare(0)
+	limit := span{h.pages(total), h.pages(total)}
+	if h.MeminfoRewritten {
+		// lxcfs shows the container's share, never more than the host has.
+		limit.hi = maxPages
+		a.LargestFork = nil
+	}
+	a.decide(span{h.pages(p.LargestMin), h.pages(p.LargestMax)}, limit, 0, false)
+	if a.Outcome == Uncertain {
+		a.Reason = f.why(a, h.MeminfoRewritten, false, p.LargestMin, p.LargestMax)
+	}
+	a.block(f, func(_, pages int64) bool { return pages > limit.hi })
+	return a
+}
+
+// admitOldHeuristic is mode 0 up to 5.1: each mapping alone must be less than
+// what is free or could be freed. Its cap_sys_admin branch and its terms changed
+// with the families; the first stage of F0 passes whatever the second would.
+func (f Facts) admitOldHeuristic(family Family) Admission {
+	h, p := f.Host, f.Process
+	a := Admission{
+		Rule:  "largest charged mapping against free and reclaimable memory (" + family.String() + ")",
+		Terms: []Term{largestTerm(p)},
+	}
+	if p.ChargeMax == 0 {
+		a.Outcome = Succeeds // no charged mapping, no check
+		return a
+	}
+	if h.Old == nil {
+		a.Reason = "the counters of the old rule (vmstat, zoneinfo) could not be read"
+		return a
+	}
+	var (
+		limit span
+		wraps bool
+	)
+	for i, cap := range f.caps() {
+		terms := h.oldLimitTerms(family, cap)
+		lo := h.pages(sum(terms))
+		hi := lo
+		if family == F3 {
+			// NR_INDIRECTLY_RECLAIMABLE_BYTES has no name in vmstat; what it counts
+			// lies in unreclaimable slab.
+			hi += h.Old.SlabUnreclaimable
+		}
+		if i == 0 {
+			a.LimitTerms, limit = terms, span{lo, hi}
+		}
+		limit = span{min(limit.lo, lo), max(limit.hi, hi)}
+		wraps = wraps || lo < 0
+	}
+	if r, err := ParseRelease(h.Release); wraps && (err != nil || r.arithmetic() != signed) {
+		limit.hi = maxPages // the subtraction may wrap
+	}
+	largest := h.bytes(max(limit.lo-1, 0))
+	a.LargestFork = &largest
+	// Between reading the counters and the check each CPU may fold up to 125
+	// pages (mm/vmstat.c: calculate_normal_threshold) of each of five counters,
+	// fork takes pages for the child's page tables, and overcheck's own go back.
+	e := int64(max(h.CPUsOnline, 1))*125*5 + h.pages(p.PageTables+8*size.MiB)
+	a.compare(h.bytes(e))
+	need := span{h.pages(p.LargestMin), h.pages(p.LargestMax)}
+	a.decide(need, limit, e, true)
+	if a.Outcome == Uncertain {
+		a.Reason = f.why(a, false, limit.lo != limit.hi && family != F3, p.LargestMin, p.LargestMax)
+		if family == F3 && need.lo < limit.hi && need.hi >= limit.lo {
+			a.Reason += "; this kernel also counts indirectly reclaimable memory, which /proc does not show"
+		}
+	}
+	a.block(f, func(_, pages int64) bool { return pages >= limit.lo })
+	return a
+}
+
+// oldLimitTerms are the summands of what the old rule calls free.
+func (h Host) oldLimitTerms(family Family, cap bool) []Term {
+	o := h.Old
+	page := func(name string, pages int64, note string) Term { return Term{name, h.bytes(pages), note} }
+	file, swap, slab := page("page cache", o.FilePages, "nr_file_pages"), Term{"free swap", h.SwapFree, "SwapFree"}, page("reclaimable slab", o.SlabReclaimable, "nr_slab_reclaimable")
+	if family <= RHEL68 { // F0 and its RHEL 6 variants: file, swap and slab first, free pages if that is not enough
+		terms := []Term{file, swap, slab}
+		kept := func(of int64) Term {
+			return page("reserve", -(of / 32), "1/32, kept from users without CAP_SYS_ADMIN")
+		}
+		switch {
+		case cap:
+		case family == RHEL68:
+			terms = append(terms, Term{"admin reserve", -h.adminReserve(), "vm.admin_reserve_kbytes"})
+		default:
+			terms = append(terms, kept(h.pages(sum(terms))))
+		}
+		if free := o.FreePages - o.TotalReserve; free > 0 {
+			terms = append(terms, page("free", o.FreePages, "nr_free_pages"), page("watermarks", -o.TotalReserve, "totalreserve_pages, from zoneinfo"))
+			if !cap {
+				terms = append(terms, kept(free))
+			}
+		}
+		return terms
+	}
+	terms := []Term{
+		page("free", o.FreePages, "nr_free_pages"), file,
+		page("shared memory", -o.Shmem, "nr_shmem"), swap, slab,
+	}
+	if family == F4 && o.KernelMiscReclaimable != nil {
+		terms = append(terms, page("misc reclaimable", *o.KernelMiscReclaimable, "nr_kernel_misc_reclaimable"))
+	}
+	terms = append(terms, page("watermarks", -o.TotalReserve, "totalreserve_pages, from zoneinfo"))
+	switch {
+	case cap || sum(terms) <= 0:
+	case family == F1:
+		terms = append(terms, page("reserve", -(h.pages(sum(terms))/32), "1/32, kept from users without CAP_SYS_ADMIN"))
+	default:
+		terms = append(terms, Term{"admin reserve", -h.adminReserve(), "vm.admin_reserve_kbytes"})
+	}
+	return terms
+}
+
+// admitNever is mode 2: what is committed, plus what this fork adds, must stay
+// under (not reach) the limit less the reserves. A fork that is charged nothing
+// is not checked at all.
+func (f Facts) admitNever(family Family) Admission {
+	h, p := f.Host, f.Process
+	a := Admission{Rule: "all that is committed, this fork and the reserves, against CommitLimit"}
+	caps := f.caps()
+	committed := Term{"committed now", h.Committed(), "Committed_AS"}
+	if h.OwnCharge != 0 {
+		committed.Note += " less overcheck's own " + h.OwnCharge.String()
+	}
+	a.Terms = append([]Term{committed, chargeTerm(p)}, f.reserves(family, caps[0], p.TotalVM)...)
+	a.LimitTerms = h.limitTerms()
+	e := h.CounterUncertainty()
+	a.compare(e)
+
+	limit := span{maxPages, -maxPages}
+	largest := maxPages
+	for _, cap := range caps {
+		allowed := f.allowed(family, cap, p.TotalVM)
+		limit = span{min(limit.lo, allowed), max(limit.hi, allowed)}
+		largest = min(largest, f.largestInNever(family, cap))
+	}
+	if r, err := ParseRelease(h.Release); limit.lo < 0 && (err != nil || r.arithmetic() != signed) {
+		limit.hi = maxPages // below zero the sum wraps to a huge one
+		if err == nil && r.arithmetic() == unsigned && limit.lo < -h.pages(e) && len(caps) == 1 {
+			limit.lo = maxPages
+			a.Rule += "; the reserves exceed the limit, and this kernel's unsigned sum then admits everything"
+		}
+	}
+	a.LargestFork = new(h.bytes(largest))
+	base := h.pages(h.Committed())
+	need := span{base + h.pages(p.ChargeMin), base + h.pages(p.ChargeMax)}
+	switch a.decide(need, limit, h.pages(e), true); {
+	case p.ChargeMax == 0:
+		a.Outcome, a.Rule = Succeeds, "no mapping is charged: the check is never made"
+	case a.Outcome == Fails && p.ChargeMin == 0:
+		a.Outcome = Uncertain
+	}
+	if a.Outcome == Uncertain {
+		a.Reason = f.why(a, false, len(caps) > 1, p.ChargeMin, p.ChargeMax)
+	}
+	a.block(f, func(before, pages int64) bool { return base+before+pages >= limit.lo })
+	return a
+}
+
+// allowed is `allowed` of __vm_enough_memory in mode 2, in pages, for a process
+// whose mm->total_vm is totalVM.
+func (f Facts) allowed(family Family, cap bool, totalVM size.Bytes) int64 {
+	return f.Host.pages(f.Host.CommitLimit - sum(f.reserves(family, cap, totalVM)))
+}
+
+// reserves are what mode 2 takes off the limit.
+func (f Facts) reserves(family Family, cap bool, totalVM size.Bytes) (terms []Term) {
+	h := f.Host
+	owner := h.bytes(h.pages(totalVM) / 32)
+	switch {
+	case cap:
+	case family == RHEL66:
+		terms = append(terms, Term{"reserve", h.bytes(h.pages(h.CommitLimit) / 32), "1/32 of CommitLimit, without CAP_SYS_ADMIN"})
+	case family == F0 || family == F1:
+		terms = append(terms, Term{"reserve", h.bytes(h.pages(h.CommitLimit-h.SwapTotal) / 32), "1/32 of the limit without swap, without CAP_SYS_ADMIN"})
+	default:
+		terms = append(terms, Term{"admin reserve", h.adminReserve(), "vm.admin_reserve_kbytes: without CAP_SYS_ADMIN"})
+	}
+	if family < F2 || h.UserReserve == nil {
+		return append(terms, Term{"reserve", owner, "total_vm/32"})
+	}
+	return append(terms, Term{"user reserve", min(owner, h.bytes(h.pages(*h.UserReserve))), "min(total_vm/32, vm.user_reserve_kbytes)"})
+}
+
+func (h Host) adminReserve() size.Bytes {
+	if h.AdminReserve == nil {
+		return 0
+	}
+	return h.bytes(h.pages(*h.AdminReserve))
+}
+
+// largestInNever finds the largest charge that mode 2 admits now, in pages. A
+// larger charge means a larger total_vm, and that a larger reserve.
+func (f Facts) largestInNever(family Family, cap bool) int64 {
+	h := f.Host
+	base := h.pages(h.Committed())
+	refused := func(charge int) bool {
+		n := int64(charge)
+		return base+n >= f.allowed(family, cap, max(f.Process.TotalVM, h.bytes(n)))
+	}
+	return int64(max(sort.Search(int(max(h.pages(h.CommitLimit), 0))+1, refused)-1, 0))
+}
+
+// limitTerms are the summands of CommitLimit: mm/util.c:vm_commit_limit.
+func (h Host) limitTerms() []Term {
+	if h.OvercommitKbytes != nil && *h.OvercommitKbytes > 0 {
+		return []Term{{"set by hand", h.CommitLimit - h.SwapTotal, "vm.overcommit_kbytes"}, {"swap", h.SwapTotal, "SwapTotal"}}
+	}
+	part := "RAM"
+	if h.Hugetlb > 0 {
+		part = fmt.Sprintf("(RAM - %s of huge pages)", h.Hugetlb)
+	}
+	return []Term{
+		{"share of RAM", h.CommitLimit - h.SwapTotal, fmt.Sprintf("vm.overcommit_ratio: %d%% of %s", h.OvercommitRatio, part)},
+		{"swap", h.SwapTotal, "SwapTotal"},
+	}
+}
+
+// caps returns what cap_sys_admin may be in __vm_enough_memory: one value, or
+// both where it cannot be known. SELinux may deny sys_admin to a domain that
+// runs as root (selinux_vm_enough_memory), and /proc does not show it.
+func (f Facts) caps() []bool {
+	switch c := f.Process.CapSysAdmin; {
+	case c == nil, *c && f.Host.SELinuxEnforcing:
+		return []bool{false, true}
+	default:
+		return []bool{*c}
+	}
+}
+
+// restarted returns the facts if the process were started anew in mode m and
+// grew to what it is: the best and the worst that could be.
+//
+// MAP_NORESERVE is honoured only outside mode 2 (mm/mmap.c:do_mmap), and
+// allocators that ask for it in modes 0 and 1 (jemalloc since 4.2) do not ask in
+// mode 2. So what is uncharged now is charged after a restart in mode 2; what
+// is charged in mode 2 may be uncharged after a restart outside it.
+func (f Facts) restarted(m Mode) (best, worst Facts) {
+	best, worst = f, f
+	switch {
+	case m == Never && f.Process.MappedIn == Never:
+	case m == Never && f.Process.Noreserve != nil:
+		best.charge(*f.Process.Noreserve)
+		worst = best
+	case m == Never:
+		worst.charge(f.Process.ChargeMax)
+		p := &worst.Process
+		p.Charge, p.ChargeMin, p.ChargeMax = f.Process.ChargeMax, f.Process.ChargeMax, f.Process.ChargeMax
+	case f.Process.MappedIn == Never:
+		p := &best.Process
+		p.Charge, p.ChargeMin, p.ChargeMax = 0, 0, 0
+		p.Largest, p.LargestMin, p.LargestMax = 0, 0, 0
+	}
+	return best, worst
+}
+
+// charge makes b more bytes of the process charged, and committed.
+func (f *Facts) charge(b size.Bytes) {
+	f.Host.CommittedAS += b
+	p := &f.Process
+	p.Charge, p.ChargeMin, p.ChargeMax = p.Charge+b, p.ChargeMin+b, p.ChargeMax+b
+}
+
+// span is an inclusive range of pages.
+type span struct{ lo, hi int64 }
+
+// maxPages stands for "no bound"; far from overflow when added to.
+const maxPages = int64(1) << 60
+
+// decide compares need against limit, in pages, with e pages of doubt; strict:
+// equality fails.
+func (a *Admission) decide(need, limit span, e int64, strict bool) {
+	if strict {
+		limit.lo--
+		limit.hi--
+	}
+	switch {
+	case limit.lo-need.hi >= e:
+		a.Outcome = Succeeds
+	case limit.hi-need.lo < -e:
+		a.Outcome = Fails
+	default:
+		a.Outcome = Uncertain
+	}
+}
+
+// compare fills the numbers from the terms.
+func (a *Admission) compare(uncertainty size.Bytes) {
+	need, limit := sum(a.Terms), sum(a.LimitTerms)
+	headroom := limit - need
+	a.Need, a.Limit, a.Headroom, a.Uncertainty = &need, &limit, &headroom, &uncertainty
+}
+
+// block names the first mapping, in the order in which fork charges them, that
+// refused says the kernel refuses: given the pages charged before it and its own.
+func (a *Admission) block(f Facts, refused func(before, pages int64) bool) {
+	if a.Outcome == Succeeds {
+		return
+	}
+	var before int64
+	for _, m := range f.Mappings {
+		pages := f.Host.pages(m.Size())
+		if refused(before, pages) {
+			a.Blocking = &Blocking{Mapping: m, Length: m.Size()}
+			return
+		}
+		before += pages
+	}
+}
+
+// why lists what leaves an outcome uncertain, and what would settle it.
+func (f Facts) why(a Admission, meminfo, cap bool, lo, hi size.Bytes) string {
+	var why []string
+	if lo != hi {
+		why = append(why, f.Process.boundsReason(lo, hi))
+	}
+	if meminfo {
+		why = append(why, "lxcfs shows this container's share for RAM and swap; the kernel compares with the host's: run on the host")
+	}
+	if cap {
+		why = append(why, "whether the kernel treats the process as CAP_SYS_ADMIN is not known")
+	}
+	if u := *a.Uncertainty; u > 0 && a.Headroom.Abs() <= u+f.Host.PageSize {
+		why = append(why, fmt.Sprintf("too close to call: the kernel's own counters may stand %s from what /proc shows", u))
+	}
+	if len(why) == 0 {
+		why = append(why, "the facts do not decide")
+	}
+	return strings.Join(why, "; ")
+}
+
+func (p Process) boundsReason(lo, hi size.Bytes) string {
+	settle := "run as root, or as the owner of the process"
+	if p.Source == FromMaps {
+		settle = "--mappings smaps reads it exactly"
+	}
+	return fmt.Sprintf("what is charged lies between %s and %s (%s does not tell): %s", lo, hi, p.Source, settle)
+}
+
+func largestTerm(p Process) Term {
+	note := "of " + plural(p.Charged, "charged mapping")
+	if p.Source == FromMaps || p.Source == FromStatus {
+		note = fmt.Sprintf("from %s: at most %s", p.Source, p.LargestMax)
+	}
+	return Term{"largest mapping", p.Largest, note}
+}
+
+func chargeTerm(p Process) Term {
+	note := plural(p.Charged, "mapping") + " with VM_ACCOUNT"
+	switch p.Source {
+	case Assumed:
+		note = "a small shell, assumed"
+	case FromMaps, FromStatus:
+		note = fmt.Sprintf("likely, from %s: between %s and %s", p.Source, p.ChargeMin, p.ChargeMax)
+	}
+	return Term{"this fork", p.Charge, note}
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func sum(terms []Term) (total size.Bytes) {
+	for _, t := range terms {
+		total += t.Bytes
+	}
+	return total
+}
+
+func lesser(a, b *size.Bytes) *size.Bytes {
+	if a == nil || b != nil && *b < *a {
+		return b
+	}
+	return a
+}

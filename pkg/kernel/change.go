@@ -1,0 +1,240 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/overcheck/overcheck/pkg/size"
+)
+
+// Change turns facts into the facts of another world: another setting, another
+// kernel, a larger process. It leaves what it was given alone.
+type Change func(Facts) Facts
+
+// changeKeys lists the keys that ParseChange knows, with what each takes.
+func changeKeys() []struct {
+	key, value string
+	parse      func(string) (Change, error)
+} {
+	type key = struct {
+		key, value string
+		parse      func(string) (Change, error)
+	}
+	return []key{
+		{"vm.overcommit_memory", "0, 1 or 2", parseInt(0, 2, setMode)},
+		{"vm.overcommit_ratio", "percent", parseInt(0, math.MaxInt32, setRatio)},
+		{"vm.overcommit_kbytes", "kilobytes", parseKB(setKbytes)},
+		{"vm.admin_reserve_kbytes", "kilobytes", parseKB(func(f *Facts, b size.Bytes) { f.Host.AdminReserve = &b })},
+		{"vm.user_reserve_kbytes", "kilobytes", parseKB(func(f *Facts, b size.Bytes) { f.Host.UserReserve = &b })},
+		{"MemTotal", "a size", parseSize(setMemTotal)},
+		{"SwapTotal", "a size", parseSize(setSwapTotal)},
+		{"Committed_AS", "a size", parseSize(func(f *Facts, b size.Bytes) { f.Host.CommittedAS, f.Host.OwnCharge = b, 0 })},
+		{"HugePages_Total", "a count", parseInt(0, math.MaxInt32, setHugePages)},
+		{"kernel", "a release", parseKernel},
+		{"grow", "a size", parseSize(grow)},
+		{"restart", "true or false", parseRestart},
+		{"memory.max", "a size", parseSize(setMemoryMax)},
+	}
+}
+
+// ChangeKeys describes what ParseChange takes, one "KEY=VALUE" an element.
+func ChangeKeys() (keys []string) {
+	for _, k := range changeKeys() {
+		keys = append(keys, k.key+"=<"+k.value+">")
+	}
+	return keys
+}
+
+// ParseChange reads one change as the command line spells it, "KEY=VALUE". The
+// keys are the kernel's own names, and of the process grow, restart and
+// memory.max; an unknown key is an error that lists them.
+func ParseChange(s string) (Change, error) {
+	name, value, ok := strings.Cut(s, "=")
+	if !ok {
+		return nil, fmt.Errorf("%q: want KEY=VALUE", s)
+	}
+	for _, k := range changeKeys() {
+		if k.key != name {
+			continue
+		}
+		change, err := k.parse(value)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return change, nil
+	}
+	return nil, fmt.Errorf("unknown key %q: the keys are %s", name, strings.Join(ChangeKeys(), ", "))
+}
+
+func parseInt(lo, hi int64, set func(*Facts, int64)) func(string) (Change, error) {
+	return func(s string) (Change, error) {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil || n < lo || n > hi {
+			return nil, fmt.Errorf("%q: want a whole number from %d to %d", s, lo, hi)
+		}
+		return func(f Facts) Facts { set(&f, n); return f }, nil
+	}
+}
+
+func parseSize(set func(*Facts, size.Bytes)) func(string) (Change, error) {
+	return func(s string) (Change, error) {
+		b, err := size.Parse(s)
+		if err != nil {
+			return nil, err
+		}
+		if b < 0 || b > 512*size.PiB { // sums of a few such still fit 64 bits
+			return nil, fmt.Errorf("size %q: out of range", s)
+		}
+		return func(f Facts) Facts { set(&f, b); return f }, nil
+	}
+}
+
+// parseKB takes what the sysctl takes: a number of kilobytes. A size with a unit
+// is taken too.
+func parseKB(set func(*Facts, size.Bytes)) func(string) (Change, error) {
+	return func(s string) (Change, error) {
+		if _, err := strconv.ParseInt(s, 10, 64); err == nil {
+			s += "KiB"
+		}
+		return parseSize(set)(s)
+	}
+}
+
+func parseKernel(s string) (Change, error) {
+	if _, err := ParseRelease(s); err != nil {
+		return nil, err
+	}
+	return func(f Facts) Facts {
+		f.Host.Release = s
+		f.Host.Version = "" // it is the other kernel's; most are SMP
+		f.Host.NoMMU = false
+		return f
+	}, nil
+}
+
+func parseRestart(s string) (Change, error) {
+	restart, err := strconv.ParseBool(s)
+	if err != nil {
+		return nil, fmt.Errorf("%q: want true or false", s)
+	}
+	return func(f Facts) Facts { f.Process.Restart = restart; return f }, nil
+}
+
+func setMode(f *Facts, n int64) { f.Host.Mode = Mode(n) }
+
+// setRatio and setKbytes each zero the other, as writing the sysctl does
+// (mm/util.c: overcommit_ratio_handler, overcommit_kbytes_handler).
+func setRatio(f *Facts, n int64) {
+	f.Host.OvercommitRatio = n
+	if f.Host.OvercommitKbytes != nil {
+		f.Host.OvercommitKbytes = new(size.Bytes)
+	}
+	f.Host.CommitLimit = f.Host.commitLimit()
+}
+
+func setKbytes(f *Facts, b size.Bytes) {
+	f.Host.OvercommitKbytes, f.Host.OvercommitRatio = &b, 0
+	f.Host.CommitLimit = f.Host.commitLimit()
+}
+
+// setMemTotal gives the host other RAM: what is used stays used.
+func setMemTotal(f *Facts, b size.Bytes) {
+	h := &f.Host
+	h.addFree(b - h.MemTotal)
+	h.MemTotal, h.MeminfoRewritten = b, false
+	h.CommitLimit = h.commitLimit()
+}
+
+func setSwapTotal(f *Facts, b size.Bytes) {
+	h := &f.Host
+	h.SwapFree = max(h.SwapFree+b-h.SwapTotal, 0)
+	h.SwapTotal = b
+	h.CommitLimit = h.commitLimit()
+}
+
+// setHugePages changes the pool of the default size; other sizes stay.
+func setHugePages(f *Facts, n int64) {
+	h := &f.Host
+	more := size.Bytes(n-h.HugePagesTotal) * h.HugePageSize
+	h.HugePagesTotal = n
+	h.Hugetlb = max(h.Hugetlb+more, 0)
+	h.addFree(-more)
+	h.CommitLimit = h.commitLimit()
+}
+
+// commitLimit is vm_commit_limit (mm/util.c, since 3.13; the same arithmetic
+// inline before): overcommit_kbytes if set, else the ratio of RAM less the huge
+// pages of all sizes; plus swap.
+func (h Host) commitLimit() size.Bytes {
+	var pages int64
+	if h.OvercommitKbytes != nil && *h.OvercommitKbytes > 0 {
+		pages = h.pages(*h.OvercommitKbytes)
+	} else {
+		pages = (h.pages(h.MemTotal) - h.pages(h.Hugetlb)) * h.OvercommitRatio / 100
+	}
+	return h.bytes(pages + h.pages(h.SwapTotal))
+}
+
+// addFree moves b bytes into the free memory of the host, or out of it.
+func (h *Host) addFree(b size.Bytes) {
+	h.MemFree = max(h.MemFree+b, 0)
+	if h.MemAvailable != nil {
+		h.MemAvailable = new(max(*h.MemAvailable+b, 0))
+	}
+	if h.Old != nil {
+		old := *h.Old
+		old.FreePages = max(old.FreePages+h.pages(b), 0)
+		h.Old = &old
+	}
+}
+
+// grow makes the process's private memory b bytes in all, touched. What is added
+// is of the kind that most of it is now: charged, or MAP_NORESERVE. Whether it
+// joins the largest mapping or makes new ones is not known, so the largest
+// mapping gets bounds. A process that is larger already stays as it is.
+func grow(f *Facts, b size.Bytes) {
+	p := &f.Process
+	noreserve := size.Bytes(0)
+	if p.Noreserve != nil {
+		noreserve = *p.Noreserve
+	}
+	more := b - p.Charge - noreserve
+	if more <= 0 {
+		return
+	}
+	p.TotalVM += more
+	p.RSS += more
+	if p.RSSAnon != nil {
+		p.RSSAnon = new(*p.RSSAnon + more)
+	}
+	p.PageTables += more / f.Host.PageSize * 8
+	f.Host.addFree(-more)
+	groups := append([]MemoryCgroup(nil), p.Memory...)
+	for i := range groups {
+		groups[i].Current += more
+	}
+	p.Memory = groups
+	if noreserve > p.Charge {
+		p.Noreserve = new(noreserve + more)
+		return
+	}
+	f.charge(more)
+	p.Largest += more
+	p.LargestMax += more
+}
+
+// setMemoryMax sets the limit of the process's own memory cgroup; where none was
+// seen it is given one, with what it has resident as the usage.
+func setMemoryMax(f *Facts, b size.Bytes) {
+	p := &f.Process
+	limit := Limit{Value: int64(b)}
+	if len(p.Memory) == 0 {
+		p.Memory = []MemoryCgroup{{Path: "(as set)", Current: p.RSS, Max: limit}}
+		return
+	}
+	groups := append([]MemoryCgroup(nil), p.Memory...)
+	groups[0].Max = limit
+	p.Memory = groups
+}

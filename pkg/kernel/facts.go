@@ -1,0 +1,239 @@
+package kernel
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/overcheck/overcheck/pkg/size"
+)
+
+// Facts is everything a verdict is made of: one host, one process on it. It
+// encodes to JSON and back without loss. A nil pointer is a quantity that was
+// not there to be read; it is never the same as zero or as unlimited.
+type Facts struct {
+	Host    Host    `json:"host"`
+	Process Process `json:"process"`
+	// Mappings are the charged mappings of the process in address order, the
+	// order in which fork charges them. Filled only where Process.Source is
+	// FromSmaps: nothing else shows which mappings are charged.
+	Mappings []Mapping `json:"mappings,omitempty"`
+}
+
+// Host is what the kernel says of the machine.
+type Host struct {
+	Release     string     `json:"kernel"`         // uname -r
+	Version     string     `json:"kernel_version"` // uname -v: "#1 SMP PREEMPT_DYNAMIC Debian 6.1.176-1 (…)"
+	PageSize    size.Bytes `json:"page_size_bytes"`
+	CPUsOnline  int        `json:"cpus_online"`  // /sys/devices/system/cpu/online
+	CPUsPresent int        `json:"cpus_present"` // /sys/devices/system/cpu/present
+
+	Mode             Mode        `json:"mode"`                           // vm.overcommit_memory
+	OvercommitRatio  int64       `json:"overcommit_ratio"`               // vm.overcommit_ratio, percent
+	OvercommitKbytes *size.Bytes `json:"overcommit_kbytes_bytes"`        // vm.overcommit_kbytes; since 3.14, RHEL 6.6
+	AdminReserve     *size.Bytes `json:"admin_reserve_bytes"`            // vm.admin_reserve_kbytes; since 3.10, RHEL 6.8
+	UserReserve      *size.Bytes `json:"user_reserve_bytes"`             // vm.user_reserve_kbytes; since 3.10
+	MemTotal         size.Bytes  `json:"mem_total_bytes"`                // MemTotal: totalram_pages
+	MemFree          size.Bytes  `json:"mem_free_bytes"`                 // MemFree
+	MemAvailable     *size.Bytes `json:"mem_available_bytes"`            // MemAvailable; since 3.14
+	SwapTotal        size.Bytes  `json:"swap_total_bytes"`               // SwapTotal
+	SwapFree         size.Bytes  `json:"swap_free_bytes"`                // SwapFree
+	CommitLimit      size.Bytes  `json:"commit_limit_bytes"`             // CommitLimit: vm_commit_limit()
+	CommittedAS      size.Bytes  `json:"committed_as_bytes"`             // Committed_AS, overcheck's own charge included
+	OwnCharge        size.Bytes  `json:"own_charge_bytes"`               // what overcheck itself added to Committed_AS
+	Hugetlb          size.Bytes  `json:"hugetlb_bytes"`                  // Hugetlb: huge pages of all sizes
+	HugePagesTotal   int64       `json:"hugepages_total"`                // HugePages_Total, of the default size
+	HugePageSize     size.Bytes  `json:"hugepage_size_bytes"`            // Hugepagesize
+	Old              *OldInputs  `json:"old_heuristic"`                  // read only where the old mode-0 rule may hold
+	Threads          *int64      `json:"threads"`                        // fourth field of loadavg: nr_threads
+	ThreadsMax       *int64      `json:"threads_max"`                    // kernel.threads-max
+	PidMax           *int64      `json:"pid_max"`                        // kernel.pid_max
+	MeminfoRewritten bool        `json:"meminfo_rewritten,omitempty"`    // lxcfs stands over /proc/meminfo
+	LoadavgRewritten bool        `json:"loadavg_rewritten,omitempty"`    // lxcfs stands over /proc/loadavg
+	SELinuxEnforcing bool        `json:"selinux_enforcing,omitempty"`    // a confined root domain may lack sys_admin
+	NoMMU            bool        `json:"no_mmu,omitempty"`               // CONFIG_MMU=n
+	RAMUpperBound    size.Bytes  `json:"ram_upper_bound_bytes,omitzero"` // Σ present of zoneinfo, read only under lxcfs
+}
+
+// OldInputs are the counters that the mode-0 rule read before Linux 5.2, in
+// pages: /proc/vmstat, and totalreserve_pages summed from /proc/zoneinfo.
+type OldInputs struct {
+	FreePages             int64  `json:"nr_free_pages"`
+	FilePages             int64  `json:"nr_file_pages"`
+	Shmem                 int64  `json:"nr_shmem"`
+	SlabReclaimable       int64  `json:"nr_slab_reclaimable"`
+	SlabUnreclaimable     int64  `json:"nr_slab_unreclaimable"`
+	KernelMiscReclaimable *int64 `json:"nr_kernel_misc_reclaimable"` // 4.20+ and RHEL 8
+	TotalReserve          int64  `json:"totalreserve_pages"`
+}
+
+// Process is what the kernel says of the process that would fork.
+type Process struct {
+	PID       int    `json:"pid"`
+	Comm      string `json:"comm"`
+	StartTime uint64 `json:"start_time_ticks"` // field 22 of stat: tells a process from the next with its pid
+	UID       int64  `json:"uid"`              // real uid: whose tasks RLIMIT_NPROC counts
+
+	Source Source `json:"mappings_source"`
+	// Charge is what one fork adds to Committed_AS: Σ of the mappings that have
+	// VM_ACCOUNT and not VM_DONTCOPY. Exact when read from smaps; else the
+	// likely value, and the truth lies between ChargeMin and ChargeMax.
+	Charge    size.Bytes `json:"charge_bytes"`
+	ChargeMin size.Bytes `json:"charge_min_bytes"`
+	ChargeMax size.Bytes `json:"charge_max_bytes"`
+	// Largest is the largest charged mapping, with its bounds.
+	Largest    size.Bytes `json:"largest_mapping_bytes"`
+	LargestMin size.Bytes `json:"largest_mapping_min_bytes"`
+	LargestMax size.Bytes `json:"largest_mapping_max_bytes"`
+	// Charged counts the charged mappings; MappingCount counts all.
+	Charged      int `json:"charged_mappings"`
+	MappingCount int `json:"mappings"`
+	// Noreserve is private writable memory mapped MAP_NORESERVE: not charged, but
+	// it would be if the process had started in mode 2. nil: not known (smaps
+	// was not read).
+	Noreserve *size.Bytes `json:"noreserve_bytes"`
+	// Dontfork is charged memory that fork does not copy (MADV_DONTFORK).
+	Dontfork *size.Bytes `json:"dontfork_bytes"`
+
+	TotalVM    size.Bytes  `json:"total_vm_bytes"` // mm->total_vm: field 1 of statm
+	RSS        size.Bytes  `json:"rss_bytes"`      // VmRSS
+	RSSAnon    *size.Bytes `json:"rss_anon_bytes"` // RssAnon; since 4.5
+	Swap       size.Bytes  `json:"swap_bytes"`     // VmSwap
+	PageTables size.Bytes  `json:"vmpte_bytes"`    // VmPTE, and VmPMD where the kernel counts it apart
+
+	// CapSysAdmin is whether the accounting treats the process as privileged:
+	// CAP_SYS_ADMIN effective, in the initial user namespace. nil: not known.
+	CapSysAdmin *bool `json:"cap_sys_admin"`
+	// InitialUserNS is whether it is in the initial user namespace.
+	InitialUserNS *bool `json:"initial_user_namespace"`
+	// NprocExempt: global uid 0, CAP_SYS_RESOURCE or CAP_SYS_ADMIN. nil: not known.
+	NprocExempt *bool  `json:"nproc_exempt"`
+	NprocLimit  *Limit `json:"nproc_limit"` // soft RLIMIT_NPROC
+	// UIDTasksMin and UIDTasksMax bound how many tasks count against NprocLimit.
+	// Counted only where the limit could bind.
+	UIDTasksMin *int64 `json:"uid_tasks_min"`
+	UIDTasksMax *int64 `json:"uid_tasks_max"`
+
+	Pids         []PidsCgroup   `json:"pids_cgroups"`   // from its own cgroup up; levels without pids.max left out
+	PidsUnseen   string         `json:"pids_unseen"`    // why not all of its ancestors were seen; empty: all were
+	Memory       []MemoryCgroup `json:"memory_cgroups"` // from its own cgroup up, those with a limit file
+	MemoryUnseen string         `json:"memory_unseen"`
+
+	// PidNSInitDead: the pid namespace that its children would join has lost its init.
+	PidNSInitDead *bool `json:"pid_namespace_init_dead"`
+	Deadline      bool  `json:"sched_deadline,omitempty"` // policy SCHED_DEADLINE
+
+	// MappedIn is the mode that was in force when the facts were read: the one
+	// that its mappings were made in, as far as can be known.
+	MappedIn Mode `json:"mapped_in_mode"`
+	// Restart: judge the process as started anew in each mode.
+	Restart bool `json:"restart,omitempty"`
+}
+
+// PidsCgroup is one ancestor's pids controller, v1 or v2.
+type PidsCgroup struct {
+	Path    string `json:"path"`
+	Current int64  `json:"current"` // pids.current
+	Max     Limit  `json:"max"`     // pids.max
+}
+
+// MemoryCgroup is one ancestor's memory controller. v1's files are given under
+// v2's names.
+type MemoryCgroup struct {
+	Path            string     `json:"path"`
+	V1              bool       `json:"v1,omitempty"`
+	Current         size.Bytes `json:"current_bytes"`          // memory.current, v1 memory.usage_in_bytes
+	Max             Limit      `json:"max_bytes"`              // memory.max, v1 memory.limit_in_bytes
+	File            size.Bytes `json:"file_bytes"`             // inactive_file + active_file of memory.stat
+	SlabReclaimable size.Bytes `json:"slab_reclaimable_bytes"` // of memory.stat; v2
+	SwapMax         *Limit     `json:"swap_max_bytes"`         // memory.swap.max; v1 memory.memsw.limit_in_bytes, RAM included
+	SwapCurrent     size.Bytes `json:"swap_current_bytes"`     // memory.swap.current; v1 the usage of memsw, RAM included
+}
+
+// Mapping is one charged mapping.
+type Mapping struct {
+	Start    Address    `json:"start"`
+	End      Address    `json:"end"`
+	Resident size.Bytes `json:"resident_bytes"` // Rss
+	Flags    string     `json:"flags"`          // VmFlags, as printed
+	Path     string     `json:"path"`           // as printed: newlines escaped by the kernel as \012
+}
+
+// Size returns the length of the mapping.
+func (m Mapping) Size() size.Bytes { return size.Bytes(m.End - m.Start) }
+
+// Address is a virtual address; in JSON it is a string of hexadecimal digits,
+// as /proc/PID/maps prints it, since a JSON number does not hold 64 bits.
+type Address uint64
+
+// MarshalText writes the hexadecimal digits.
+func (a Address) MarshalText() ([]byte, error) {
+	return strconv.AppendUint(nil, uint64(a), 16), nil
+}
+
+// UnmarshalText reads them.
+func (a *Address) UnmarshalText(b []byte) error {
+	n, err := strconv.ParseUint(string(b), 16, 64)
+	*a = Address(n)
+	return err
+}
+
+// Limit is a limit that may be set to "no limit". The zero value is a limit of 0.
+type Limit struct {
+	Value     int64
+	Unlimited bool
+}
+
+// String returns the number, or "unlimited".
+func (l Limit) String() string {
+	if l.Unlimited {
+		return "unlimited"
+	}
+	return strconv.FormatInt(l.Value, 10)
+}
+
+// MarshalJSON writes a number, or the word "unlimited".
+func (l Limit) MarshalJSON() ([]byte, error) {
+	if l.Unlimited {
+		return []byte(`"unlimited"`), nil
+	}
+	return json.Marshal(l.Value)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (l *Limit) UnmarshalJSON(b []byte) error {
+	if string(b) == `"unlimited"` {
+		*l = Limit{Unlimited: true}
+		return nil
+	}
+	l.Unlimited = false
+	if err := json.Unmarshal(b, &l.Value); err != nil {
+		return fmt.Errorf("limit %s: want a number or \"unlimited\"", b)
+	}
+	return nil
+}
+
+// pages converts to whole pages, rounding down as the kernel does.
+func (h Host) pages(b size.Bytes) int64 { return int64(b / h.PageSize) }
+
+// bytes converts from pages.
+func (h Host) bytes(pages int64) size.Bytes { return size.Bytes(pages) * h.PageSize }
+
+// Committed is Committed_AS as it will be when overcheck has exited.
+func (h Host) Committed() size.Bytes { return h.CommittedAS - h.OwnCharge }
+
+// Inapplicable says why none of these rules hold here; empty: they do.
+func (h Host) Inapplicable() string {
+	switch {
+	case strings.Contains(h.Release, "gvisor"),
+		// gVisor's fixed uname -v, whatever release it claims.
+		strings.Contains(h.Version, "#1 SMP Sun Jan 10 15:06:54 PST 2016"):
+		return "gVisor is not Linux: it has no commit accounting, and its vm.overcommit_memory is a constant"
+	case strings.HasSuffix(h.Release, "-Microsoft"):
+		return "WSL1 is not Linux: Windows does the commit accounting"
+	case h.NoMMU:
+		return "this kernel has no MMU: fork() returns EINVAL, only vfork() works"
+	}
+	return ""
+}

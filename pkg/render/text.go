@@ -1,0 +1,384 @@
+package render
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/fatih/color"
+
+	"github.com/overcheck/overcheck/pkg/kernel"
+	"github.com/overcheck/overcheck/pkg/size"
+	"github.com/overcheck/overcheck/pkg/verdict"
+)
+
+// Text returns the format for people: the answer first, then the sum, then the
+// rest, in at most 80 columns but where a name alone is longer.
+func Text(colored bool) Format {
+	return func(w io.Writer, reports []verdict.Report) error {
+		t := text{styles: newStyles(colored)}
+		for i, r := range reports {
+			if i > 0 {
+				t.line("")
+			}
+			t.report(r)
+		}
+		_, err := w.Write(t.Bytes())
+		return err
+	}
+}
+
+// styles are colours by what they mean.
+type styles struct{ good, bad, doubt, key func(...any) string }
+
+func newStyles(colored bool) styles {
+	style := func(attrs ...color.Attribute) func(...any) string {
+		c := color.New(attrs...)
+		if colored {
+			c.EnableColor()
+		} else {
+			c.DisableColor()
+		}
+		return c.SprintFunc()
+	}
+	return styles{
+		good: style(color.FgGreen), bad: style(color.FgRed, color.Bold),
+		doubt: style(color.FgYellow), key: style(color.Bold),
+	}
+}
+
+type text struct {
+	bytes.Buffer
+	styles
+}
+
+func (t *text) line(format string, args ...any) {
+	fmt.Fprintf(t, format+"\n", args...)
+}
+
+// width is what a report keeps to.
+const width = 80
+
+// wrapped writes words after a lead, further lines indented to the lead's width.
+func (t *text) wrapped(lead, words string) {
+	indent := strings.Repeat(" ", columns(lead))
+	column := len(indent)
+	if words == "" {
+		lead = strings.TrimRight(lead, " ")
+	}
+	t.WriteString(lead)
+	for i, w := range strings.Fields(words) {
+		switch n := utf8.RuneCountInString(w); {
+		case i == 0:
+			column += n
+		case column+1+n > width:
+			t.WriteString("\n" + indent)
+			column = len(indent) + n
+		default:
+			t.WriteString(" ")
+			column += 1 + n
+		}
+		t.WriteString(w)
+	}
+	t.WriteString("\n")
+}
+
+// columns counts what a terminal shows of s: its runes, but for colour sequences.
+func columns(s string) (n int) {
+	for {
+		before, after, colored := strings.Cut(s, "\x1b[")
+		n += utf8.RuneCountInString(before)
+		if !colored {
+			return n
+		}
+		_, s, _ = strings.Cut(after, "m")
+	}
+}
+
+// outcome colours a word by the outcome that it stands for; padding goes outside.
+func (t *text) outcome(o kernel.Outcome, word string, columns int) string {
+	style := t.doubt
+	switch o {
+	case kernel.Succeeds:
+		style = t.good
+	case kernel.Fails:
+		style = t.bad
+	}
+	return style(word) + strings.Repeat(" ", max(columns-len(word), 0))
+}
+
+// word is the outcome in a table, where a failure must be seen.
+func word(o kernel.Outcome) string {
+	if o == kernel.Fails {
+		return "FAILS"
+	}
+	return o.String()
+}
+
+func (t *text) report(r verdict.Report) {
+	t.line("%s", t.outcome(r.Verdict, headline(r), 0))
+	t.line("")
+	t.modes(r)
+	for _, a := range r.Admission {
+		t.sum(r, a)
+	}
+	t.line("")
+	t.line("%s", t.key("checks, in the kernel's order"))
+	for _, c := range r.Checks {
+		if c.ID == kernel.AfterCommit {
+			t.check(commitCheck(r.Current()))
+		}
+		t.check(c)
+	}
+	if s := r.Survival; s != nil {
+		t.line("")
+		t.survival(*s)
+	}
+	t.mappings(r)
+}
+
+// headline is the answer in one line.
+func headline(r verdict.Report) string {
+	subject := "a small shell's fork"
+	if p := r.Process; p != nil {
+		subject = fmt.Sprintf("%s (pid %d): fork", Printable(p.Comm), p.PID)
+	}
+	s := subject + " " + r.Verdict.String()
+	if r.Verdict == kernel.Fails {
+		s = subject + " FAILS"
+	}
+	if r.Errno != nil {
+		s += " with " + string(*r.Errno)
+	}
+	if r.Verdict != kernel.Uncertain {
+		s += " now"
+	}
+	for _, o := range []struct {
+		kernel.Outcome
+		verb string
+	}{{kernel.Fails, "would FAIL"}, {kernel.Succeeds, "would succeed"}, {kernel.Uncertain, "might not"}} {
+		// Only what differs from now; what mode 1 would do is known to everybody.
+		var modes []string
+		for _, a := range r.Admission {
+			if !a.Current && a.Outcome == o.Outcome && a.Outcome != r.Verdict && a.Mode != kernel.Always {
+				modes = append(modes, strconv.Itoa(int(a.Mode)))
+			}
+		}
+		if len(modes) > 0 && (r.Verdict == kernel.Succeeds || o.Outcome == kernel.Succeeds) && r.Current().Outcome == r.Verdict {
+			s += fmt.Sprintf(", %s in mode %s", o.verb, strings.Join(modes, " and "))
+		}
+	}
+	return s
+}
+
+// modes is the table.
+func (t *text) modes(r verdict.Report) {
+	var column []size.Bytes
+	for _, a := range r.Admission {
+		for _, b := range []*size.Bytes{a.Need, a.Limit, a.Headroom, a.LargestFork} {
+			if b != nil {
+				column = append(column, *b)
+			}
+		}
+	}
+	unit := unitOf(column)
+	cell := func(b *size.Bytes) string {
+		if b == nil {
+			return "-"
+		}
+		return b.In(unit)
+	}
+	t.line("%s", t.key(fmt.Sprintf("  %-13s  %-9s  %11s  %11s  %11s  %12s", "mode", "verdict", "needs", "limit", "headroom", "largest fork")))
+	for _, a := range r.Admission {
+		mark := " "
+		if a.Current {
+			mark = ">"
+		}
+		fork := cell(a.LargestFork)
+		if a.Mode == kernel.Always {
+			fork = "no limit"
+		}
+		t.line("%s %d %-11s  %s  %11s  %11s  %11s  %12s", mark, a.Mode, a.ModeName,
+			t.outcome(a.Outcome, word(a.Outcome), 9), cell(a.Need), cell(a.Limit), cell(a.Headroom), fork)
+	}
+}
+
+// unitOf is the unit for a column: the largest in which every amount shows.
+func unitOf(column []size.Bytes) size.Unit {
+	unit := size.Scale(column...)
+	for _, b := range column {
+		if b != 0 && b.Abs() < size.Bytes(unit)/100 && unit > size.Unit(size.MiB) {
+			return unit / 1024
+		}
+	}
+	return unit
+}
+
+// sum shows what was added up for one mode, and what is to be said of it.
+func (t *text) sum(r verdict.Report, a kernel.Admission) {
+	if a.Mode == kernel.Always && a.Reason == "" {
+		return
+	}
+	t.line("")
+	t.wrapped(t.key(fmt.Sprintf("mode %d", a.Mode))+"  ", a.Rule)
+	var column []size.Bytes
+	for _, term := range append(append([]kernel.Term{}, a.Terms...), a.LimitTerms...) {
+		column = append(column, term.Bytes)
+	}
+	for _, b := range []*size.Bytes{a.Need, a.Limit} {
+		if b != nil {
+			column = append(column, *b)
+		}
+	}
+	unit := unitOf(column)
+	rows := func(terms []kernel.Term, total *size.Bytes, name, note string) {
+		for i, term := range terms {
+			sign, b := "+", term.Bytes
+			switch {
+			case b < 0:
+				sign, b = "-", -b
+			case i == 0:
+				sign = " "
+			}
+			t.wrapped(fmt.Sprintf("  %s %12s  %-15s  ", sign, b.In(unit), term.Name), term.Note)
+		}
+		if total != nil && (len(terms) > 1 || name == "limit") {
+			t.wrapped(fmt.Sprintf("  = %12s  %s%s  ", total.In(unit), t.key(name), strings.Repeat(" ", 15-len(name))), note)
+		}
+	}
+	rows(a.Terms, a.Need, "needed", "")
+	if a.Limit != nil {
+		t.line("  against")
+	}
+	limitNote := ""
+	if a.Mode == kernel.Never {
+		limitNote = "CommitLimit"
+	}
+	rows(a.LimitTerms, a.Limit, "limit", limitNote)
+	if a.Uncertainty != nil && *a.Uncertainty > 0 {
+		t.wrapped("  ", fmt.Sprintf("The kernel's own counters may stand up to %s from these.", a.Uncertainty))
+	}
+	if b := a.Blocking; b != nil {
+		t.wrapped("  ", fmt.Sprintf("Refused at the mapping %x-%x, %s, %s resident, %s, flags %s.",
+			uint64(b.Start), uint64(b.End), b.Length, b.Resident, pathName(b.Path), b.Flags))
+	}
+	if a.Reason != "" {
+		t.wrapped("  "+t.doubt("uncertain")+": ", a.Reason)
+	}
+	if a.AfterRestart != nil && *a.AfterRestart != a.Outcome {
+		t.wrapped("  ", restartLine(r, a))
+	}
+}
+
+func restartLine(r verdict.Report, a kernel.Admission) string {
+	s := "After a restart in this mode: " + word(*a.AfterRestart)
+	if a.NeedAfterRestart != nil {
+		s += fmt.Sprintf(", needs %s", a.NeedAfterRestart)
+	}
+	if n := r.Process.Noreserve; a.Mode == kernel.Never && n != nil {
+		s += fmt.Sprintf(": %s is mapped MAP_NORESERVE now and not charged, and would be", n)
+	}
+	return s + "."
+}
+
+func pathName(path string) string {
+	if path == "" {
+		return "anonymous"
+	}
+	return Printable(path)
+}
+
+// commitCheck puts the current mode's admission among the checks.
+func commitCheck(a kernel.Admission) kernel.Check {
+	return kernel.Check{
+		ID: "commit", Outcome: a.Outcome, Errno: a.Errno,
+		Where: fmt.Sprintf("vm.overcommit_memory=%d", a.Mode), Reason: "the sum above",
+	}
+}
+
+func (t *text) check(c kernel.Check) {
+	var parts []string
+	if c.Errno != nil {
+		parts = append(parts, string(*c.Errno)+":")
+	}
+	switch {
+	case c.Used != nil && c.Limit != nil:
+		parts = append(parts, fmt.Sprintf("%d of %d,", *c.Used, *c.Limit))
+	case c.NeedBytes != nil && c.LimitBytes != nil:
+		parts = append(parts, fmt.Sprintf("needs %s of %s,", c.NeedBytes, c.LimitBytes))
+	}
+	parts = append(parts, Printable(c.Where))
+	if c.Reason != "" {
+		parts = append(parts, "("+Printable(c.Reason)+")")
+	}
+	lead := fmt.Sprintf("%-14s  ", c.ID)
+	// The outcome's word opens the line, so that grep '^fails' finds it.
+	t.wrapped(t.outcome(c.Outcome, c.Outcome.String(), 9)+"  "+lead, strings.Join(parts, " "))
+}
+
+func (t *text) survival(s verdict.Survival) {
+	t.line("%s", t.key("survival"))
+	where := "the host"
+	if s.Tightest != "host" {
+		where = "the cgroup " + Printable(s.Tightest)
+	}
+	switch {
+	case s.CowWorst == 0:
+		t.wrapped("  ", "Nothing private to copy.")
+	case s.BreakEven == nil:
+		t.wrapped("  ", fmt.Sprintf("How much of %s may be rewritten while the child lives is not known: %s.", s.CowWorst, s.Reason))
+	default:
+		t.wrapped("  ", fmt.Sprintf("%.0f%% of %s may be rewritten while the child lives before %s is out of memory (%s available).",
+			*s.BreakEven, s.CowWorst, where, s.Available))
+	}
+	t.wrapped("  ", fmt.Sprintf("The fork copies up to %s of page tables: a pause of about %.0f ms (less with huge pages).", s.PageTables, max(s.Pause, 1)))
+}
+
+// mappings says where the mappings were read and what that left open.
+func (t *text) mappings(r verdict.Report) {
+	p := r.Process
+	if p == nil {
+		return
+	}
+	t.line("")
+	switch p.Source {
+	case kernel.FromMaps:
+		t.wrapped("", fmt.Sprintf("Mappings read from maps, to spare the process: --mappings smaps gives the exact charge, and may hold it up for about 10 ms per GiB resident (%s).", p.RSS))
+	case kernel.FromStatus:
+		t.wrapped("", "Its mappings may not be read: bounds from status. Run as root, or as the owner of the process, for the exact charge.")
+	case kernel.FromSmaps:
+		s := fmt.Sprintf("Mappings read from smaps: %s charged in %d of %d mappings", p.Charge, p.Charged, p.MappingCount)
+		if *p.Noreserve > 0 {
+			s += fmt.Sprintf(", %s not charged (MAP_NORESERVE)", p.Noreserve)
+		}
+		if *p.Dontfork > 0 {
+			s += fmt.Sprintf(", %s not copied (MADV_DONTFORK)", p.Dontfork)
+		}
+		t.wrapped("", s+".")
+	}
+}
+
+// Printable makes a name from outside safe for a terminal: what is not printable
+// (control characters, escape sequences, direction marks, invalid UTF-8) is
+// written as Go would escape it.
+func Printable(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+		i += n
+	}
+	return b.String()
+}

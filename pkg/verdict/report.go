@@ -1,0 +1,137 @@
+// Package verdict judges facts: whether fork() will be admitted in each mode,
+// and whether what follows will fit. It is pure; its Report is at once the JSON
+// contract and all that a renderer may show.
+package verdict
+
+import (
+	"github.com/overcheck/overcheck/pkg/kernel"
+	"github.com/overcheck/overcheck/pkg/size"
+)
+
+// Schema names the version of the JSON contract. Changes only add to it.
+const Schema = "overcheck.v1"
+
+// Report is everything overcheck says of one process on one host.
+type Report struct {
+	Schema string `json:"schema"`
+	Host   Host   `json:"host"`
+	// Process is nil in a report on the host alone, which judges the fork of a
+	// small shell.
+	Process   *kernel.Process    `json:"process,omitempty"`
+	Admission []kernel.Admission `json:"admission"` // one a mode, by its number
+	Checks    []kernel.Check     `json:"checks"`    // in the kernel's order
+	// Verdict is the outcome of fork() now: the current mode's admission and
+	// every check together. Errno is what it would return; nil unless it fails.
+	Verdict  kernel.Outcome `json:"verdict"`
+	Errno    *kernel.Errno  `json:"errno"`
+	Survival *Survival      `json:"survival,omitempty"`
+	Findings []Finding      `json:"findings"`
+	Remedies []Remedy       `json:"remedies"`
+}
+
+// Reports is the JSON of several processes.
+type Reports struct {
+	Schema  string   `json:"schema"`
+	Reports []Report `json:"reports"`
+}
+
+// Host is the host's facts, with the mode in words.
+type Host struct {
+	kernel.Host
+	ModeName string `json:"mode_name"`
+}
+
+// Finding is something about the host or the process that its owner should know.
+type Finding struct {
+	ID       string `json:"id"`
+	Severity string `json:"severity"` // error, warning or info
+	Title    string `json:"title"`
+	Detail   string `json:"detail"`
+}
+
+// Remedy is a change that the model has judged, and how to make it.
+type Remedy struct {
+	ID           string            `json:"id"`
+	Scope        string            `json:"scope"` // host, cgroup or process
+	Set          map[string]string `json:"set"`   // as --set takes it
+	Commands     []string          `json:"commands"`
+	Persist      *Persist          `json:"persist"`
+	Undo         []string          `json:"undo"`
+	VerdictAfter kernel.Outcome    `json:"verdict_after"`
+	Risk         string            `json:"risk"`
+}
+
+// Persist is the file that makes a remedy last.
+type Persist struct {
+	Path    string `json:"path"`
+	Content string `json:"content"`
+}
+
+// Judge reports on the facts.
+func Judge(f kernel.Facts) Report {
+	r := Report{
+		Schema:   Schema,
+		Host:     Host{Host: f.Host, ModeName: f.Host.Mode.String()},
+		Checks:   f.Checks(),
+		Findings: []Finding{}, Remedies: []Remedy{},
+	}
+	for _, m := range kernel.Modes() {
+		r.Admission = append(r.Admission, f.Admit(m))
+	}
+	if f.Process.Source != kernel.Assumed {
+		p := f.Process
+		r.Process = &p
+		s := survival(f)
+		r.Survival = &s
+	}
+	r.Verdict, r.Errno = r.now()
+	return r
+}
+
+// Current returns the admission of the mode in force.
+func (r Report) Current() kernel.Admission { return r.Admission[r.Host.Mode] }
+
+// now combines the checks and the current mode's admission. Where several fail,
+// the errno is that of the first in the kernel's order.
+func (r Report) now() (kernel.Outcome, *kernel.Errno) {
+	outcomes := []kernel.Outcome{r.Current().Outcome}
+	var first *kernel.Errno
+	fail := func(o kernel.Outcome, e *kernel.Errno) {
+		if first == nil && o == kernel.Fails {
+			first = e
+		}
+	}
+	for _, c := range r.Checks {
+		if c.ID == kernel.AfterCommit {
+			fail(r.Current().Outcome, r.Current().Errno)
+		}
+		outcomes = append(outcomes, c.Outcome)
+		fail(c.Outcome, c.Errno)
+	}
+	return kernel.Worst(outcomes...), first
+}
+
+// Resident memory up to which reading smaps is worth its price, about 10 ms of
+// the process's mmap lock per GiB with 4 KiB pages.
+const (
+	cheapSmaps     = 1 * size.GiB // for exact numbers
+	worthOtherMode = 4 * size.GiB // to decide a mode that is not in force
+)
+
+// SmapsIsCheap reports whether so little is resident that smaps may be read for
+// the sake of exact numbers alone.
+func SmapsIsCheap(p kernel.Process) bool { return p.RSS <= cheapSmaps }
+
+// WorthSmaps reports whether reading smaps would tell something worth its price
+// to the process, given bounds from maps: at any price where they leave the mode
+// in force undecided; where they leave another mode undecided, up to a point.
+func WorthSmaps(f kernel.Facts) bool {
+	undecided := func(m kernel.Mode) bool {
+		least, most := f, f
+		least.Process.ChargeMax, least.Process.LargestMax = f.Process.ChargeMin, f.Process.LargestMin
+		most.Process.ChargeMin, most.Process.LargestMin = f.Process.ChargeMax, f.Process.LargestMax
+		return least.Admit(m).Outcome != most.Admit(m).Outcome
+	}
+	return undecided(f.Host.Mode) ||
+		f.Process.RSS <= worthOtherMode && (undecided(kernel.Heuristic) || undecided(kernel.Never))
+}
