@@ -141,35 +141,39 @@ func (t *text) report(r verdict.Report) {
 	t.mappings(r)
 }
 
-// headline is the answer in one line.
+// headline is the answer in one line: what fork() does now, and in which other
+// modes it would do otherwise.
 func headline(r verdict.Report) string {
-	subject := "a small shell's fork"
+	s := "a small shell's fork"
 	if p := r.Process; p != nil {
-		subject = fmt.Sprintf("%s (pid %d): fork", Printable(p.Comm), p.PID)
+		s = fmt.Sprintf("%s (pid %d): fork", Printable(p.Comm), p.PID)
 	}
-	s := subject + " " + r.Verdict.String()
-	if r.Verdict == kernel.Fails {
-		s = subject + " FAILS"
+	switch {
+	case r.Verdict == kernel.Succeeds:
+		s += " succeeds now"
+	case r.Verdict == kernel.Uncertain:
+		s += " is uncertain"
+	case r.Errno == nil:
+		s += " FAILS: it would be killed"
+	default:
+		s += " FAILS with " + string(*r.Errno)
 	}
-	if r.Errno != nil {
-		s += " with " + string(*r.Errno)
-	}
-	if r.Verdict != kernel.Uncertain {
-		s += " now"
+	now := r.Current().Outcome
+	if now != r.Verdict {
+		return s // another obstacle decides, in every mode
 	}
 	for _, o := range []struct {
 		kernel.Outcome
-		verb string
-	}{{kernel.Fails, "would FAIL"}, {kernel.Succeeds, "would succeed"}, {kernel.Uncertain, "might not"}} {
-		// Only what differs from now; what mode 1 would do is known to everybody.
+		words string
+	}{{kernel.Succeeds, "would succeed"}, {kernel.Fails, "would FAIL"}, {kernel.Uncertain, "uncertain"}} {
 		var modes []string
 		for _, a := range r.Admission {
-			if !a.Current && a.Outcome == o.Outcome && a.Outcome != r.Verdict && a.Mode != kernel.Always {
+			if a.Outcome == o.Outcome && o.Outcome != now {
 				modes = append(modes, strconv.Itoa(int(a.Mode)))
 			}
 		}
-		if len(modes) > 0 && (r.Verdict == kernel.Succeeds || o.Outcome == kernel.Succeeds) && r.Current().Outcome == r.Verdict {
-			s += fmt.Sprintf(", %s in mode %s", o.verb, strings.Join(modes, " and "))
+		if len(modes) > 0 {
+			s += ", " + o.words + " in mode " + strings.Join(modes, " and ")
 		}
 	}
 	return s
