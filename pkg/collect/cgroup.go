@@ -3,6 +3,7 @@ package collect
 import (
 	"fmt"
 	"math"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -34,8 +35,13 @@ func (c *Collector) cgroups(pid string, p *kernel.Process) error {
 		return fmt.Errorf("process %s: cgroup: %w", pid, err)
 	}
 	p.PidsUnseen = unseen
+	self, _ := c.read("self", "cgroup")
+	own, _, _ := c.ancestors(self, "pids") // overcheck's own levels; none where procfs does not show it
 	for _, l := range levels {
 		g, limited, err := l.pids()
+		if slices.Contains(own, l) {
+			g.Own = c.ownThreads()
+		}
 		if denied(err) {
 			p.PidsUnseen = "pids.max of " + l.path + " may not be read"
 			continue
@@ -111,8 +117,12 @@ func (c *Collector) climb(name, controller string, v1 bool) (levels []level, uns
 		return nil, "the " + controller + " cgroups are not mounted where overcheck can see them (" + c.sys + "/fs/cgroup)"
 	}
 	rest, ok := below(name, m.Root)
+	if ok {
+		_, err := os.Stat(filepath.Join(dir, rest))
+		ok = err == nil
+	}
 	if !ok {
-		return nil, "the process's cgroup " + name + " lies outside of what is mounted at " + dir + ": run on the host, or with its cgroup namespace"
+		return nil, "the process's cgroup " + name + " is not below what is mounted at " + dir + ": run on the host, or with its cgroup namespace and /sys"
 	}
 	for {
 		levels = append(levels, level{dir: filepath.Join(dir, rest), path: path.Join(m.Root, rest), v1: v1})
@@ -147,19 +157,20 @@ func below(name, root string) (rest string, ok bool) {
 // to read it at. A mountinfo that speaks of /sys is read as speaking of the
 // --sysfs directory.
 func (c *Collector) cgroupMount(controller string, v1 bool) (*procfs.MountInfo, string) {
+	var elsewhere *procfs.MountInfo
 	for _, m := range c.mounts {
 		switch _, has := m.SuperOptions[controller]; {
 		case v1 && (m.FSType != "cgroup" || !has), !v1 && m.FSType != "cgroup2":
-			continue
-		}
-		if strings.HasPrefix(m.MountPoint, c.sys+"/") {
+		case strings.HasPrefix(m.MountPoint, c.sys+"/"):
 			return m, m.MountPoint
-		}
-		if rest, ok := strings.CutPrefix(m.MountPoint, "/sys/"); ok {
-			return m, filepath.Join(c.sys, rest)
+		case strings.HasPrefix(m.MountPoint, "/sys/"):
+			elsewhere = m
 		}
 	}
-	return nil, ""
+	if elsewhere == nil {
+		return nil, ""
+	}
+	return elsewhere, filepath.Join(c.sys, strings.TrimPrefix(elsewhere.MountPoint, "/sys/"))
 }
 
 // value reads one number, or "max". limited is false where there is no such
@@ -224,6 +235,11 @@ func (l level) memory() (g kernel.MemoryCgroup, limited bool, err error) {
 		return g, false, err
 	}
 	g.Current = size.Bytes(current.Value)
+	if l.v1 {
+		if err := l.kmem(&g); err != nil {
+			return g, false, err
+		}
+	}
 	if limit.Unlimited {
 		return g, true, nil // the rest only matters against a limit
 	}
@@ -246,6 +262,17 @@ func (l level) memory() (g kernel.MemoryCgroup, limited bool, err error) {
 		return g, false, fmt.Errorf("%s: %w", filepath.Join(l.dir, "memory.stat"), err)
 	}
 	return g, true, nil
+}
+
+// kmem reads v1's limit on kernel memory.
+func (l level) kmem(g *kernel.MemoryCgroup) error {
+	limit, found, err := l.value("memory.kmem.limit_in_bytes")
+	if err != nil || !found || limit.Unlimited {
+		return err
+	}
+	used, _, err := l.value("memory.kmem.usage_in_bytes")
+	g.KmemRoom = new(max(size.Bytes(limit.Value-used.Value), 0))
+	return err
 }
 
 // flat reports whether a v1 memory cgroup does not count towards its parent

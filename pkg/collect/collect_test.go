@@ -196,7 +196,15 @@ func TestSpoiled(t *testing.T) {
 		{"statm empty", put(proc+"statm", ""), "statm: ", nil},
 		{"statm abc", put(proc+"statm", "abc 1 2\n"), `statm: "abc 1 2": want pages`, nil},
 		{"smaps cut off", half(proc + "smaps"), "smaps: line ", nil},
-		{"smaps empty: the process called execve", put(proc+"smaps", ""), "changed while they were read", nil},
+		{"smaps empty: an old kernel's refusal", put(proc+"smaps", ""), "smaps: empty: permission denied", nil},
+		{"smaps short: the process called execve", put(proc+"smaps", "1000-2000 rw-p 00000000 00:00 0 \nVmFlags: rd wr ac \n"), "changed while they were read", nil},
+		{"maps empty: an old kernel's refusal", put(proc+"maps", ""), "", func(f kernel.Facts) bool { return f.Process.Source == kernel.FromSmaps }},
+		{"maps short", put(proc+"maps", "1000-2000 rw-p 00000000 00:00 0 \n"), "changed while they were read", nil},
+		{"no vmstat: mode 0 alone cannot be judged", drop("proc/vmstat"), "", func(f kernel.Facts) bool { return f.Host.Old == nil }},
+		{"cgroup directory gone", drop("sys/fs/cgroup/pids"), "", func(f kernel.Facts) bool { return f.Process.PidsUnseen != "" }},
+		{"overcommit_kbytes too large for any machine", put("proc/sys/vm/overcommit_kbytes", "9223372036854775807\n"), "", func(f kernel.Facts) bool {
+			return *f.Host.OvercommitKbytes > size.PiB
+		}},
 		{"maps abc", put(proc+"maps", "abc\n"), `maps: line 1: "abc"`, nil},
 		{"a limit of no tasks at all is not no limit", func(t *testing.T, m machine) {
 			replace(proc+"status", "CapEff:\t", "CapEff:\t0000000000000000 ")(t, m)

@@ -49,8 +49,9 @@ func (c *Collector) Host(old bool) (kernel.Host, error) {
 			return h, err
 		}
 	}
+	h.PresentRAM = c.presentRAM()
 	if h.MeminfoRewritten {
-		h.RAMUpperBound, h.CPUsOnline = c.presentRAM(), h.CPUsPresent
+		h.CPUsOnline = h.CPUsPresent // lxcfs rewrites that too
 	}
 	enforce, _ := readFile(filepath.Join(c.sys, "fs/selinux/enforce")) // absent: no SELinux
 	h.SELinuxEnforcing = strings.TrimSpace(enforce) == "1"
@@ -79,9 +80,9 @@ func (c *Collector) sysctls(h *kernel.Host) error {
 	}{
 		{"vm.overcommit_memory", true, func(n int64) { h.Mode = kernel.Mode(n) }},
 		{"vm.overcommit_ratio", true, func(n int64) { h.OvercommitRatio = n }},
-		{"vm.overcommit_kbytes", false, func(n int64) { h.OvercommitKbytes = new(size.Bytes(n) * size.KiB) }},
-		{"vm.admin_reserve_kbytes", false, func(n int64) { h.AdminReserve = new(size.Bytes(n) * size.KiB) }},
-		{"vm.user_reserve_kbytes", false, func(n int64) { h.UserReserve = new(size.Bytes(n) * size.KiB) }},
+		{"vm.overcommit_kbytes", false, func(n int64) { h.OvercommitKbytes = new(kernel.KiloBytes(uint64(n))) }},
+		{"vm.admin_reserve_kbytes", false, func(n int64) { h.AdminReserve = new(kernel.KiloBytes(uint64(n))) }},
+		{"vm.user_reserve_kbytes", false, func(n int64) { h.UserReserve = new(kernel.KiloBytes(uint64(n))) }},
 		{"kernel.threads-max", false, func(n int64) { h.ThreadsMax = &n }},
 		{"kernel.pid_max", false, func(n int64) { h.PidMax = &n }},
 	} {
@@ -151,7 +152,21 @@ func (c *Collector) loadavg(h *kernel.Host) error {
 		return fmt.Errorf("loadavg: %w", err)
 	}
 	h.Threads = &n
+	h.OwnThreads = c.ownThreads()
 	return nil
+}
+
+// ownThreads counts overcheck's own threads; 0 where procfs does not show it.
+func (c *Collector) ownThreads() int64 {
+	text, err := c.read("self", "status")
+	if err != nil {
+		return 0
+	}
+	st, err := parseStatus(text)
+	if err != nil {
+		return 0
+	}
+	return st.threads
 }
 
 // parseLoadavgThreads returns 123 of "0.00 0.01 0.05 1/123 4567".
@@ -185,6 +200,9 @@ func (c *Collector) rewritten(h *kernel.Host) {
 // oldInputs reads what the mode-0 rule of before Linux 5.2 compares with.
 func (c *Collector) oldInputs() (*kernel.OldInputs, error) {
 	text, err := c.read("vmstat")
+	if denied(err) || absent(err) {
+		return nil, nil // then mode 0 cannot be judged; the other modes can
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +211,9 @@ func (c *Collector) oldInputs() (*kernel.OldInputs, error) {
 		return nil, fmt.Errorf("vmstat: %w", err)
 	}
 	zones, err := c.fs.Zoneinfo()
+	if denied(err) || absent(err) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -270,16 +291,21 @@ func totalReserve(zones []procfs.Zoneinfo) (total int64, err error) {
 	return total, nil
 }
 
-// presentRAM bounds the host's RAM where meminfo shows a container's share;
-// 0 if it cannot be read.
+// presentRAM is the RAM that the zones span, 0 if that cannot be read: lines like
+// "        present  782336", in pages. It does not shrink with a balloon, as
+// MemTotal does, and lxcfs does not rewrite it.
 func (c *Collector) presentRAM() (ram size.Bytes) {
-	zones, _ := c.fs.Zoneinfo()
-	for _, z := range zones {
-		if z.Present != nil {
-			ram += size.Bytes(*z.Present) * c.pageSize
+	text, _ := c.read("zoneinfo")
+	for {
+		_, after, found := strings.Cut(text, "\n        present ")
+		if !found {
+			return ram
 		}
+		value, rest, _ := strings.Cut(after, "\n")
+		n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 48) // one that is no number adds nothing
+		ram += size.Bytes(n) * c.pageSize
+		text = "\n" + rest
 	}
-	return ram
 }
 
 // commit reads meminfo, and before it overcheck's own charge, for as long as
@@ -331,12 +357,12 @@ func setMeminfo(h *kernel.Host, m procfs.Meminfo) error {
 		from *uint64
 		to   *size.Bytes
 	}{
-		{"MemTotal", m.MemTotalBytes, &h.MemTotal},
-		{"MemFree", m.MemFreeBytes, &h.MemFree},
-		{"SwapTotal", m.SwapTotalBytes, &h.SwapTotal},
-		{"SwapFree", m.SwapFreeBytes, &h.SwapFree},
-		{"CommitLimit", m.CommitLimitBytes, &h.CommitLimit},
-		{"Committed_AS", m.CommittedASBytes, &h.CommittedAS},
+		{"MemTotal", m.MemTotal, &h.MemTotal},
+		{"MemFree", m.MemFree, &h.MemFree},
+		{"SwapTotal", m.SwapTotal, &h.SwapTotal},
+		{"SwapFree", m.SwapFree, &h.SwapFree},
+		{"CommitLimit", m.CommitLimit, &h.CommitLimit},
+		{"Committed_AS", m.CommittedAS, &h.CommittedAS},
 	} {
 		if f.from == nil {
 			if h.Inapplicable() != "" {
@@ -344,7 +370,7 @@ func setMeminfo(h *kernel.Host, m procfs.Meminfo) error {
 			}
 			return fmt.Errorf("%s: not there", f.name)
 		}
-		*f.to = size.Bytes(*f.from)
+		*f.to = kernel.KiloBytes(*f.from)
 	}
 	if m.MemAvailableBytes != nil {
 		h.MemAvailable = new(size.Bytes(*m.MemAvailableBytes))

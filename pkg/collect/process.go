@@ -45,10 +45,25 @@ func (c *Collector) Maps(p *kernel.Process) error {
 			return nil
 		case err != nil:
 			return fmt.Errorf("process %d: maps: %w", p.PID, err)
+		case s.Count == 0:
+			return nil // kernels before 3.x show nobody else's mappings, without an error
+		}
+		if err := c.whole(p, s); err != nil {
+			return err
 		}
 		setMappings(p, s)
 		return nil
 	})
+}
+
+// whole makes sure that a file of mappings was read to its end: the kernel ends
+// it early when the process calls execve meanwhile.
+func (c *Collector) whole(p *kernel.Process, s smaps.Summary) error {
+	totalVM, err := c.totalVM(strconv.Itoa(p.PID))
+	if err == nil && s.TotalVM < min(totalVM, p.TotalVM)/2 {
+		err = fmt.Errorf("process %d: its mappings changed while they were read (execve?): try again", p.PID)
+	}
+	return err
 }
 
 // Smaps reads smaps: the mappings that a fork would be charged for, exactly. It
@@ -61,13 +76,11 @@ func (c *Collector) Smaps(p *kernel.Process) (mappings []kernel.Mapping, err err
 		if err != nil {
 			return fmt.Errorf("process %d: smaps: %w", p.PID, err)
 		}
-		totalVM, err := c.totalVM(strconv.Itoa(p.PID))
-		switch {
-		case err != nil:
+		if s.Count == 0 {
+			return fmt.Errorf("process %d: smaps: empty: %w", p.PID, os.ErrPermission)
+		}
+		if err := c.whole(p, s); err != nil {
 			return err
-		case s.TotalVM < min(totalVM, p.TotalVM)/2:
-			// The kernel ends the file early when the process calls execve.
-			return fmt.Errorf("process %d: its mappings changed while they were read (execve?): try again", p.PID)
 		}
 		setMappings(p, s)
 		mappings = s.Mappings
@@ -87,6 +100,8 @@ func (c *Collector) same(p *kernel.Process, read func() error) error {
 		return fmt.Errorf("process %d %w", p.PID, ErrExited)
 	case err != nil:
 		return fmt.Errorf("process %d: stat: %w", p.PID, err)
+	case (stat.State == "Z" || stat.State == "X") && stat.NumThreads > 1:
+		return fmt.Errorf("process %d: its main thread has exited while others live: what it maps cannot be read", p.PID)
 	case stat.State == "Z" || stat.State == "X":
 		return fmt.Errorf("process %d is a zombie: %w", p.PID, ErrCannotFork)
 	}
@@ -375,9 +390,16 @@ func parseNprocLimit(s string) (kernel.Limit, error) {
 func (c *Collector) countTasks(pid string, p *kernel.Process, h kernel.Host) error {
 	r, err := kernel.ParseRelease(h.Release)
 	perNamespace := err != nil || r.AtLeast(5, 14)
-	mine, _ := c.link(pid, "ns/user")
+	mine := ""
+	if perNamespace {
+		mine, _ = c.link(pid, "ns/user")
+	}
+	self, _ := os.Readlink(filepath.Join(c.proc, "self"))
 	var least, most int64
 	err = c.each(func(other string) error {
+		if other == self {
+			return nil // overcheck will be gone
+		}
 		text, err := c.read(other, "status")
 		if err != nil {
 			return nil // it exited
@@ -386,15 +408,19 @@ func (c *Collector) countTasks(pid string, p *kernel.Process, h kernel.Host) err
 		if err != nil {
 			return nil
 		}
-		ns := ""
-		if perNamespace {
-			ns, _ = c.link(other, "ns/user")
+		if !perNamespace {
+			if st.uid == p.UID {
+				least += st.threads
+				most += st.threads
+			}
+			return nil
 		}
+		ns, _ := c.link(other, "ns/user") // "": it may not be read
 		switch same := st.uid == p.UID; {
-		case same && ns == mine:
+		case same && ns == mine && ns != "":
 			least += st.threads
 			most += st.threads
-		case same, ns != initialUserNS && perNamespace && ns != "":
+		case same, ns != initialUserNS && st.uid != 0: // no namespace of another user's maps root
 			most += st.threads
 		}
 		return nil

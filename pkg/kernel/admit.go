@@ -147,7 +147,7 @@ func (f Facts) admitOldHeuristic(family Family) Admission {
 		Rule:  "largest charged mapping against free and reclaimable memory (" + family.String() + ")",
 		Terms: []Term{largestTerm(p)},
 	}
-	if p.ChargeMax == 0 {
+	if p.ChargeMax+p.MayBeCharged == 0 {
 		a.Outcome = Succeeds // no charged mapping, no check
 		return a
 	}
@@ -155,46 +155,71 @@ func (f Facts) admitOldHeuristic(family Family) Admission {
 		a.Reason = "the counters of the old rule (vmstat, zoneinfo) could not be read"
 		return a
 	}
-	var (
-		limit span
-		wraps bool
-	)
+	// Between reading the counters and the check each CPU may fold up to 125
+	// pages (mm/vmstat.c: calculate_normal_threshold) of each of five counters,
+	// fork takes pages for the child's page tables, and overcheck's own go back.
+	e := int64(max(h.CPUsOnline, 1))*125*5 + h.pages(p.PageTables+8*size.MiB)
+	r, err := ParseRelease(h.Release)
+	mayWrap := err != nil || r.arithmetic() != signed
+	var limit span
 	for i, cap := range f.caps() {
 		terms := h.oldLimitTerms(family, cap)
 		lo := h.pages(sum(terms))
-		hi := lo
-		if family == F3 {
-			// NR_INDIRECTLY_RECLAIMABLE_BYTES has no name in vmstat; what it counts
-			// lies in unreclaimable slab.
-			hi += h.Old.SlabUnreclaimable
+		hi := lo + h.unseenOld(family)
+		if mayWrap && h.wraps(terms, e) {
+			hi = maxPages
+		}
+		if h.MeminfoRewritten { // SwapFree is this container's
+			lo, hi = lo-h.pages(h.SwapFree), maxPages
 		}
 		if i == 0 {
 			a.LimitTerms, limit = terms, span{lo, hi}
 		}
 		limit = span{min(limit.lo, lo), max(limit.hi, hi)}
-		wraps = wraps || lo < 0
-	}
-	if r, err := ParseRelease(h.Release); wraps && (err != nil || r.arithmetic() != signed) {
-		limit.hi = maxPages // the subtraction may wrap
 	}
 	largest := h.bytes(max(limit.lo-1, 0))
 	a.LargestFork = &largest
-	// Between reading the counters and the check each CPU may fold up to 125
-	// pages (mm/vmstat.c: calculate_normal_threshold) of each of five counters,
-	// fork takes pages for the child's page tables, and overcheck's own go back.
-	e := int64(max(h.CPUsOnline, 1))*125*5 + h.pages(p.PageTables+8*size.MiB)
 	a.compare(h.bytes(e))
 	need := span{h.pages(p.LargestMin), h.pages(p.LargestMax)}
 	a.decide(need, limit, e, true)
 	if a.Outcome == Uncertain {
-		a.Reason = f.why(a, false, limit.lo != limit.hi && family != F3, p.LargestMin, p.LargestMax)
-		if family == F3 && need.lo < limit.hi && need.hi >= limit.lo {
-			a.Reason += "; this kernel also counts indirectly reclaimable memory, which /proc does not show"
+		a.Reason = f.why(a, h.MeminfoRewritten, len(f.caps()) > 1, p.LargestMin, p.LargestMax)
+		if h.unseenOld(family) > 0 && need.lo < limit.hi && need.hi >= limit.lo {
+			a.Reason += "; this kernel also counts memory as reclaimable that /proc does not show"
 		}
 	}
 	a.block(f, func(_, pages int64) bool { return pages >= limit.lo })
 	return a
 }
+
+// unseenOld is how much more than the terms show the old rule may count as free,
+// in pages.
+func (h Host) unseenOld(family Family) int64 {
+	switch r, _ := ParseRelease(h.Release); {
+	case family == F3, family == F4 && h.Old.KernelMiscReclaimable == nil:
+		// NR_INDIRECTLY_RECLAIMABLE_BYTES has no name in vmstat; what it counts lies
+		// in unreclaimable slab.
+		return h.Old.SlabUnreclaimable
+	case family == F4 && r.AtLeast(5, 0):
+		// zoneinfo prints the high watermark with a boost of up to 150 % in it.
+		return h.Old.TotalReserve * 3 / 5
+	}
+	return 0
+}
+
+// wraps reports whether taking the admin reserve off may go below zero, where
+// the sum is unsigned: the result is then huge.
+func (h Host) wraps(terms []Term, e int64) bool {
+	for i, t := range terms {
+		if t.Name == adminReserveName {
+			left := h.pages(sum(terms[:i+1]))
+			return left < e && left-h.pages(t.Bytes) > -e
+		}
+	}
+	return false
+}
+
+const adminReserveName = "admin reserve"
 
 // oldLimitTerms are the summands of what the old rule calls free.
 func (h Host) oldLimitTerms(family Family, cap bool) []Term {
@@ -209,7 +234,7 @@ func (h Host) oldLimitTerms(family Family, cap bool) []Term {
 		switch {
 		case cap:
 		case family == RHEL68:
-			terms = append(terms, Term{"admin reserve", -h.adminReserve(), "vm.admin_reserve_kbytes"})
+			terms = append(terms, Term{adminReserveName, -h.adminReserve(), "vm.admin_reserve_kbytes"})
 		default:
 			terms = append(terms, kept(h.pages(sum(terms))))
 		}
@@ -234,7 +259,7 @@ func (h Host) oldLimitTerms(family Family, cap bool) []Term {
 	case family == F1:
 		terms = append(terms, page("reserve", -(h.pages(sum(terms))/32), "1/32, kept from users without CAP_SYS_ADMIN"))
 	default:
-		terms = append(terms, Term{"admin reserve", -h.adminReserve(), "vm.admin_reserve_kbytes"})
+		terms = append(terms, Term{adminReserveName, -h.adminReserve(), "vm.admin_reserve_kbytes"})
 	}
 	return terms
 }
@@ -264,22 +289,27 @@ func (f Facts) admitNever(family Family) Admission {
 	}
 	if r, err := ParseRelease(h.Release); limit.lo < 0 && (err != nil || r.arithmetic() != signed) {
 		limit.hi = maxPages // below zero the sum wraps to a huge one
-		if err == nil && r.arithmetic() == unsigned && limit.lo < -h.pages(e) && len(caps) == 1 {
+		if err == nil && r.arithmetic() == unsigned && len(caps) == 1 {
 			limit.lo = maxPages
 			a.Rule += "; the reserves exceed the limit, and this kernel's unsigned sum then admits everything"
 		}
 	}
 	a.LargestFork = new(h.bytes(largest))
 	base := h.pages(h.Committed())
-	need := span{base + h.pages(p.ChargeMin), base + h.pages(p.ChargeMax)}
+	// What may be charged would also be committed by then.
+	need := span{base + h.pages(p.ChargeMin), base + h.pages(p.ChargeMax+2*p.MayBeCharged)}
 	switch a.decide(need, limit, h.pages(e), true); {
-	case p.ChargeMax == 0:
+	case h.LimitGuessed, h.MeminfoRewritten && (family < F2 || h.PresentRAM == 0):
+		a.Outcome = Uncertain
+		a.Reason = lxcfsReason
+		return a
+	case p.ChargeMax+p.MayBeCharged == 0:
 		a.Outcome, a.Rule = Succeeds, "no mapping is charged: the check is never made"
 	case a.Outcome == Fails && p.ChargeMin == 0:
 		a.Outcome = Uncertain
 	}
 	if a.Outcome == Uncertain {
-		a.Reason = f.why(a, false, len(caps) > 1, p.ChargeMin, p.ChargeMax)
+		a.Reason = f.why(a, false, len(caps) > 1, p.ChargeMin, p.ChargeMax+p.MayBeCharged)
 	}
 	a.block(f, func(before, pages int64) bool { return base+before+pages >= limit.lo })
 	return a
@@ -302,7 +332,7 @@ func (f Facts) reserves(family Family, cap bool, totalVM size.Bytes) (terms []Te
 	case family == F0 || family == F1:
 		terms = append(terms, Term{"reserve", h.bytes(h.pages(h.CommitLimit-h.SwapTotal) / 32), "1/32 of the limit without swap, without CAP_SYS_ADMIN"})
 	default:
-		terms = append(terms, Term{"admin reserve", h.adminReserve(), "vm.admin_reserve_kbytes: without CAP_SYS_ADMIN"})
+		terms = append(terms, Term{adminReserveName, h.adminReserve(), "vm.admin_reserve_kbytes: without CAP_SYS_ADMIN"})
 	}
 	if family < F2 || h.UserReserve == nil {
 		return append(terms, Term{"reserve", owner, "total_vm/32"})
@@ -366,18 +396,20 @@ func (f Facts) caps() []bool {
 func (f Facts) restarted(m Mode) (best, worst Facts) {
 	best, worst = f, f
 	switch {
-	case m == Never && f.Process.MappedIn == Never:
 	case m == Never && f.Process.Noreserve != nil:
-		best.charge(*f.Process.Noreserve)
+		// In mode 2 too there may be some, from before the sysctl was changed.
+		best.charge(*f.Process.Noreserve + f.Process.MayBeCharged)
+		best.Process.MayBeCharged = 0
 		worst = best
 	case m == Never:
-		worst.charge(f.Process.ChargeMax)
 		p := &worst.Process
-		p.Charge, p.ChargeMin, p.ChargeMax = f.Process.ChargeMax, f.Process.ChargeMax, f.Process.ChargeMax
+		most := p.ChargeMax + p.MayBeCharged
+		worst.Host.CommittedAS += most
+		p.Charge, p.ChargeMin, p.ChargeMax, p.MayBeCharged = most, most, most, 0
 	case f.Process.MappedIn == Never:
 		p := &best.Process
 		p.Charge, p.ChargeMin, p.ChargeMax = 0, 0, 0
-		p.Largest, p.LargestMin, p.LargestMax = 0, 0, 0
+		p.Largest, p.LargestMin, p.LargestMax, p.MayBeCharged = 0, 0, 0, 0
 	}
 	return best, worst
 }
@@ -392,8 +424,8 @@ func (f *Facts) charge(b size.Bytes) {
 // span is an inclusive range of pages.
 type span struct{ lo, hi int64 }
 
-// maxPages stands for "no bound"; far from overflow when added to.
-const maxPages = int64(1) << 60
+// maxPages stands for "no bound", in pages of any size.
+const maxPages = int64(limitless / size.KiB)
 
 // decide compares need against limit, in pages, with e pages of doubt; strict:
 // equality fails.
@@ -436,6 +468,8 @@ func (a *Admission) block(f Facts, refused func(before, pages int64) bool) {
 	}
 }
 
+const lxcfsReason = "lxcfs shows this container's share for RAM and swap; the kernel goes by the host's: run on the host"
+
 // why lists what leaves an outcome uncertain, and what would settle it.
 func (f Facts) why(a Admission, meminfo, cap bool, lo, hi size.Bytes) string {
 	var why []string
@@ -443,7 +477,7 @@ func (f Facts) why(a Admission, meminfo, cap bool, lo, hi size.Bytes) string {
 		why = append(why, f.Process.boundsReason(lo, hi))
 	}
 	if meminfo {
-		why = append(why, "lxcfs shows this container's share for RAM and swap; the kernel compares with the host's: run on the host")
+		why = append(why, lxcfsReason)
 	}
 	if cap {
 		why = append(why, "whether the kernel treats the process as CAP_SYS_ADMIN is not known")
@@ -459,7 +493,10 @@ func (f Facts) why(a Admission, meminfo, cap bool, lo, hi size.Bytes) string {
 
 func (p Process) boundsReason(lo, hi size.Bytes) string {
 	settle := "run as root, or as the owner of the process"
-	if p.Source == FromMaps {
+	switch {
+	case p.MayBeCharged > 0:
+		return fmt.Sprintf("what is charged lies between %s and %s: whether it would grow by charged or by MAP_NORESERVE memory is not known", lo, hi)
+	case p.Source == FromMaps:
 		settle = "--mappings smaps reads it exactly"
 	}
 	return fmt.Sprintf("what is charged lies between %s and %s (%s does not tell): %s", lo, hi, p.Source, settle)

@@ -84,7 +84,7 @@ func parseSize(set func(*Facts, size.Bytes)) func(string) (Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		if b < 0 || b > 512*size.PiB { // sums of a few such still fit 64 bits
+		if b < 0 || b > limitless {
 			return nil, fmt.Errorf("size %q: out of range", s)
 		}
 		return func(f Facts) Facts { set(&f, b); return f }, nil
@@ -131,27 +131,27 @@ func setRatio(f *Facts, n int64) {
 	if f.Host.OvercommitKbytes != nil {
 		f.Host.OvercommitKbytes = new(size.Bytes)
 	}
-	f.Host.CommitLimit = f.Host.commitLimit()
+	f.Host.setCommitLimit()
 }
 
 func setKbytes(f *Facts, b size.Bytes) {
 	f.Host.OvercommitKbytes, f.Host.OvercommitRatio = &b, 0
-	f.Host.CommitLimit = f.Host.commitLimit()
+	f.Host.setCommitLimit()
 }
 
 // setMemTotal gives the host other RAM: what is used stays used.
 func setMemTotal(f *Facts, b size.Bytes) {
 	h := &f.Host
 	h.addFree(b - h.MemTotal)
-	h.MemTotal, h.MeminfoRewritten = b, false
-	h.CommitLimit = h.commitLimit()
+	h.MemTotal, h.PresentRAM = b, b
+	h.setCommitLimit()
 }
 
 func setSwapTotal(f *Facts, b size.Bytes) {
 	h := &f.Host
 	h.SwapFree = max(h.SwapFree+b-h.SwapTotal, 0)
 	h.SwapTotal = b
-	h.CommitLimit = h.commitLimit()
+	h.setCommitLimit()
 }
 
 // setHugePages changes the pool of the default size; other sizes stay.
@@ -161,7 +161,11 @@ func setHugePages(f *Facts, n int64) {
 	h.HugePagesTotal = n
 	h.Hugetlb = max(h.Hugetlb+more, 0)
 	h.addFree(-more)
-	h.CommitLimit = h.commitLimit()
+	h.setCommitLimit()
+}
+
+func (h *Host) setCommitLimit() {
+	h.CommitLimit, h.LimitGuessed = h.commitLimit(), h.MeminfoRewritten
 }
 
 // commitLimit is vm_commit_limit (mm/util.c, since 3.13; the same arithmetic
@@ -172,9 +176,13 @@ func (h Host) commitLimit() size.Bytes {
 	if h.OvercommitKbytes != nil && *h.OvercommitKbytes > 0 {
 		pages = h.pages(*h.OvercommitKbytes)
 	} else {
-		pages = (h.pages(h.MemTotal) - h.pages(h.Hugetlb)) * h.OvercommitRatio / 100
+		ram := max(h.pages(h.MemTotal)-h.pages(h.Hugetlb), 0)
+		if h.OvercommitRatio > 0 && ram > maxPages/h.OvercommitRatio {
+			return limitless
+		}
+		pages = ram * h.OvercommitRatio / 100
 	}
-	return h.bytes(pages + h.pages(h.SwapTotal))
+	return min(h.bytes(pages+h.pages(h.SwapTotal)), limitless)
 }
 
 // addFree moves b bytes into the free memory of the host, or out of it.
@@ -190,10 +198,11 @@ func (h *Host) addFree(b size.Bytes) {
 	}
 }
 
-// grow makes the process's private memory b bytes in all, touched. What is added
-// is of the kind that most of it is now: charged, or MAP_NORESERVE. Whether it
-// joins the largest mapping or makes new ones is not known, so the largest
-// mapping gets bounds. A process that is larger already stays as it is.
+// grow makes the process's private memory b bytes in all, touched. Where the
+// process has MAP_NORESERVE memory, or where that is not known, what is added may
+// be charged or not; whether it joins the largest mapping or makes new ones is
+// never known, so the largest mapping gets bounds. A process that is larger
+// already stays as it is.
 func grow(f *Facts, b size.Bytes) {
 	p := &f.Process
 	noreserve := size.Bytes(0)
@@ -216,13 +225,13 @@ func grow(f *Facts, b size.Bytes) {
 		groups[i].Current += more
 	}
 	p.Memory = groups
-	if noreserve > p.Charge {
-		p.Noreserve = new(noreserve + more)
+	p.LargestMax += more
+	if p.Noreserve == nil || noreserve > 0 {
+		p.MayBeCharged += more
 		return
 	}
 	f.charge(more)
 	p.Largest += more
-	p.LargestMax += more
 }
 
 // setMemoryMax sets the limit of the process's own memory cgroup; where none was
@@ -231,10 +240,11 @@ func setMemoryMax(f *Facts, b size.Bytes) {
 	p := &f.Process
 	limit := Limit{Value: int64(b)}
 	if len(p.Memory) == 0 {
-		p.Memory = []MemoryCgroup{{Path: "(as set)", Current: p.RSS, Max: limit}}
+		p.Memory = []MemoryCgroup{{Path: "(as set)", Current: p.RSS, Max: limit, Rough: true}}
 		return
 	}
 	groups := append([]MemoryCgroup(nil), p.Memory...)
+	groups[0].Rough = groups[0].Rough || groups[0].Max.Unlimited
 	groups[0].Max = limit
 	p.Memory = groups
 }

@@ -41,6 +41,7 @@ func TestSettingsThatMakeTheLimit(t *testing.T) {
 		{[]string{"SwapTotal=100MiB"}, 240140 + 102400},
 		{[]string{"MemTotal=1GiB"}, 524288},
 		{[]string{"HugePages_Total=10"}, 229900},
+		{[]string{"vm.overcommit_ratio=2147483647", "MemTotal=1TiB"}, limitless / size.KiB},
 		{[]string{"HugePages_Total=10", "vm.overcommit_kbytes=100000"}, 100000}, // subtracted from the ratio's part only
 	} {
 		if got := set(t, g, tt.changes...).Host.CommitLimit / size.KiB; got != tt.want {
@@ -77,9 +78,12 @@ func TestGrow(t *testing.T) {
 		t.Errorf("one mapping of 600 MiB would fail, several pass: %s", a.Outcome)
 	}
 	f.Process.Noreserve = new(50 * size.MiB)
-	g = set(t, f, "grow=110MiB")
-	if p := g.Process; p.Charge != 10*size.MiB || *p.Noreserve != 100*size.MiB || g.Host.CommittedAS != f.Host.CommittedAS {
-		t.Errorf("noreserve process: %+v", p)
+	g = set(t, f, "grow=2110MiB")
+	if p := g.Process; p.Charge != 10*size.MiB || p.MayBeCharged != 2050*size.MiB || g.Host.CommittedAS != f.Host.CommittedAS {
+		t.Errorf("process with MAP_NORESERVE memory: %+v", p)
+	}
+	if a := g.Admit(Never); a.Outcome != Uncertain || *a.AfterRestart != Fails {
+		t.Errorf("it may grow by either kind: %s, after a restart %s", a.Outcome, *a.AfterRestart)
 	}
 	if g := set(t, f, "grow=1MiB"); g.Process.Charge != f.Process.Charge {
 		t.Errorf("shrunk to %s", g.Process.Charge)
@@ -88,7 +92,12 @@ func TestGrow(t *testing.T) {
 
 func TestMemoryMax(t *testing.T) {
 	f := guest("6.1.0").charged(page)
-	f.Process.RSSAnon, f.Process.RSS, f.Process.PageTables = new(size.GiB), size.GiB, 4*size.MiB
+	f.Process.RSS, f.Process.PageTables = size.GiB, 4*size.MiB
+	f.Mappings[0].Resident = size.GiB
+	if c := find(t, set(t, f, "memory.max=1GiB"), "memory-cgroup"); c.Outcome != Uncertain {
+		t.Errorf("no room, but what can be reclaimed is not known: %s", c.Outcome)
+	}
+	f.Process.Memory = []MemoryCgroup{{Path: "/a", Current: size.GiB, Max: Limit{Value: int64(2 * size.GiB)}}}
 	if c := find(t, set(t, f, "memory.max=1GiB"), "memory-cgroup"); c.Outcome != Fails {
 		t.Errorf("no room at all: %s", c.Outcome)
 	}

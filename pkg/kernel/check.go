@@ -2,6 +2,8 @@ package kernel
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/overcheck/overcheck/pkg/size"
 )
@@ -51,6 +53,8 @@ func (c Check) pass(reason string) Check {
 	c.Outcome, c.Reason = Succeeds, reason
 	return c
 }
+
+const ownReason = "overcheck's own threads, which are among these, may be what fills it"
 
 // nproc is RLIMIT_NPROC: copy_process fails with EAGAIN when the tasks of the
 // real uid, the new one included, exceed the soft limit, unless the user is
@@ -106,8 +110,10 @@ func (f Facts) threadsMax() Check {
 		return c.doubt("lxcfs shows this container's threads; the kernel counts the host's: run on the host")
 	case h.Threads == nil || h.ThreadsMax == nil:
 		return c.doubt("kernel.threads-max or /proc/loadavg could not be read")
-	case *h.Threads >= *h.ThreadsMax:
+	case *h.Threads-h.OwnThreads >= *h.ThreadsMax:
 		return c.fail(EAGAIN, "the host has as many threads as it may")
+	case *h.Threads >= *h.ThreadsMax:
+		return c.doubt(ownReason)
 	}
 	return c.pass("")
 }
@@ -135,10 +141,10 @@ func (f Facts) memoryCgroup() Check {
 	c = c.pass("unlimited")
 	c.NeedBytes = &need
 	for _, g := range p.Memory {
-		if g.Max.Unlimited {
+		level := f.memoryLevel(c, g)
+		if level.LimitBytes == nil {
 			continue
 		}
-		level := f.memoryLevel(c, g)
 		if c.LimitBytes == nil || worse(level.Outcome, c.Outcome) || level.Outcome == c.Outcome && *level.LimitBytes < *c.LimitBytes {
 			c = level
 		}
@@ -156,6 +162,17 @@ func (f Facts) memoryLevel(c Check, g MemoryCgroup) Check {
 	c.LimitBytes, c.Where = &free, "memory.max of "+g.Path
 	r, err := ParseRelease(f.Host.Release)
 	switch {
+	case g.KmemRoom != nil && *c.NeedBytes > *g.KmemRoom && (err != nil || !r.AtLeast(5, 16)):
+		c.LimitBytes, c.Where = g.KmemRoom, "memory.kmem.limit_in_bytes of "+g.Path
+		if f.leastPageTables() > *g.KmemRoom {
+			return c.fail(ENOMEM, "no room for the child's page tables")
+		}
+		return c.doubt("it depends on how much of its page tables fork copies")
+	case g.Max.Unlimited:
+		c.LimitBytes, c.Where = nil, "memory.max"
+		return c.pass("unlimited")
+	case *c.NeedBytes > free && g.Rough:
+		return c.doubt("how much of what the cgroup holds can be reclaimed was not read")
 	case *c.NeedBytes <= free:
 		return c.pass("")
 	case *c.NeedBytes <= free+g.File+g.SlabReclaimable:
@@ -179,13 +196,17 @@ const (
 	vmaSize      = 200 * size.B
 )
 
-// leastPageTables is what the child's page tables take if the resident anonymous
-// pages lie as densely as they can: an entry of 8 bytes for each page.
-func (f Facts) leastPageTables() size.Bytes {
-	if f.Process.RSSAnon == nil {
-		return 0
+// leastPageTables is what the child's page tables take if the anonymous pages
+// that it surely gets lie as densely as they can: an entry of 8 bytes each. 0
+// where smaps was not read.
+func (f Facts) leastPageTables() (b size.Bytes) {
+	for _, m := range f.Mappings {
+		anonymous := m.Path == "" || strings.HasPrefix(m.Path, "[")
+		if anonymous && !slices.Contains(strings.Fields(m.Flags), "wf") {
+			b += m.Resident / f.Host.PageSize * 8
+		}
 	}
-	return *f.Process.RSSAnon / f.Host.PageSize * 8
+	return b
 }
 
 // free is what the cgroup may still take without reclaiming anything.
@@ -217,19 +238,24 @@ const reservedPids = 300
 // pidMax is kernel.pid_max: alloc_pid fails when every id below it is taken,
 // with EAGAIN since 4.4 and ENOMEM in 4.0 and before. Threads take an id each;
 // so do process groups and sessions that outlived their leader, which are not
-// counted here, hence the doubt near the limit.
+// counted here, hence the doubt near the limit. Since 6.14 a pid namespace may
+// have a lower pid_max of its own; it cannot be read from outside, and is taken
+// as not set.
 func (f Facts) pidMax() Check {
 	h := f.Host
 	c := Check{ID: "pid-max", Where: "kernel.pid_max", Used: h.Threads, Limit: h.PidMax}
+	r, err := ParseRelease(h.Release)
 	switch {
 	case h.LoadavgRewritten:
 		c.Used = nil
 		return c.doubt("lxcfs shows this container's threads; the kernel counts the host's: run on the host")
 	case h.Threads == nil || h.PidMax == nil:
 		return c.doubt("kernel.pid_max or /proc/loadavg could not be read")
-	case *h.Threads >= *h.PidMax-1:
+	case *h.Threads-h.OwnThreads >= *h.PidMax-1 && (err != nil || r.AtLeast(6, 14)):
+		return c.doubt("the threads of the whole host are more than this limit, which may be this pid namespace's alone")
+	case *h.Threads-h.OwnThreads >= *h.PidMax-1:
 		e := EAGAIN
-		if r, err := ParseRelease(h.Release); err == nil && !r.AtLeast(4, 4) {
+		if !r.AtLeast(4, 4) {
 			e = ENOMEM
 		}
 		return c.fail(e, "every process id is taken")
@@ -258,18 +284,21 @@ func (f Facts) pidNamespace() Check {
 func (f Facts) pidsCgroup() Check {
 	p := f.Process
 	c := Check{ID: "pids-cgroup", Where: "pids.max"}
+	var own int64
 	for _, g := range p.Pids {
 		if g.Max.Unlimited {
 			continue
 		}
 		// Name the level with the least room.
-		if c.Limit == nil || g.Max.Value-g.Current < *c.Limit-*c.Used {
-			c.Used, c.Limit, c.Where = &g.Current, &g.Max.Value, "pids.max of "+g.Path
+		if c.Limit == nil || g.Max.Value-(g.Current-g.Own) < *c.Limit-(*c.Used-own) {
+			c.Used, c.Limit, c.Where, own = &g.Current, &g.Max.Value, "pids.max of "+g.Path, g.Own
 		}
 	}
 	switch {
-	case c.Limit != nil && *c.Used+1 > *c.Limit:
+	case c.Limit != nil && *c.Used-own+1 > *c.Limit:
 		return c.fail(EAGAIN, "the cgroup has as many tasks as it may")
+	case c.Limit != nil && *c.Used+1 > *c.Limit:
+		return c.doubt(ownReason)
 	case p.PidsUnseen != "":
 		return c.doubt(p.PidsUnseen)
 	case c.Limit == nil:

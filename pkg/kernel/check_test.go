@@ -77,15 +77,18 @@ func TestThreadsMaxAndPidMax(t *testing.T) {
 	runChecks(t, "threads-max", "6.1.0", []checkCase{
 		{"one below", threads(2999, 3000, 32768), Succeeds, ""},
 		{"reached; root is not exempt", threads(3000, 3000, 32768), Fails, EAGAIN},
+		{"reached by overcheck's own", func(f *Facts) { threads(3002, 3000, 32768)(f); f.Host.OwnThreads = 5 }, Uncertain, ""},
+		{"reached without overcheck's own", func(f *Facts) { threads(3005, 3000, 32768)(f); f.Host.OwnThreads = 5 }, Fails, EAGAIN},
 		{"not read", func(f *Facts) { f.Host.ThreadsMax = nil }, Uncertain, ""},
 		{"lxcfs", func(f *Facts) { f.Host.LoadavgRewritten = true }, Uncertain, ""},
 	})
-	runChecks(t, "pid-max", "6.1.0", []checkCase{
+	runChecks(t, "pid-max", "6.18.0", []checkCase{
 		{"far", threads(1000, 1<<20, 32768), Succeeds, ""},
 		{"near", threads(31000, 1<<20, 32768), Uncertain, ""},
-		{"reached", threads(32767, 1<<20, 32768), Fails, EAGAIN},
+		{"reached, perhaps by another pid namespace", threads(32767, 1<<20, 32768), Uncertain, ""},
 		{"not read", func(f *Facts) { f.Host.PidMax = nil }, Uncertain, ""},
 	})
+	runChecks(t, "pid-max", "6.13.0", []checkCase{{"reached", threads(32767, 1<<20, 32768), Fails, EAGAIN}})
 	runChecks(t, "pid-max", "4.0.5", []checkCase{{"before 4.4 the errno was another", threads(32767, 1<<20, 32768), Fails, ENOMEM}})
 }
 
@@ -112,6 +115,7 @@ func TestPidsCgroup(t *testing.T) {
 		{"one left", chain("", group(9, 10)), Succeeds, ""},
 		{"full", chain("", group(10, 10)), Fails, EAGAIN},
 		{"over: a limit lowered below what is there", chain("", group(12, 10)), Fails, EAGAIN},
+		{"full of overcheck itself", chain("", PidsCgroup{Path: "/a", Current: 12, Own: 5, Max: Limit{Value: 10}}), Uncertain, ""},
 		{"limit of 0", chain("", group(0, 0)), Fails, EAGAIN},
 		{"an ancestor is full", chain("", group(1, 10), free, group(10, 10)), Fails, EAGAIN},
 		{"ancestors unseen", chain("in a container", group(1, 10)), Uncertain, ""},
@@ -122,7 +126,8 @@ func TestPidsCgroup(t *testing.T) {
 func TestMemoryCgroup(t *testing.T) {
 	with := func(unseen string, groups ...MemoryCgroup) func(*Facts) {
 		return func(f *Facts) {
-			f.Process.PageTables, f.Process.RSSAnon = 4*size.MiB, new(size.GiB)
+			f.Process.PageTables = 4 * size.MiB
+			f.Mappings = []Mapping{{Resident: size.GiB, Flags: "rd wr ac"}}
 			f.Process.Memory, f.Process.MemoryUnseen = groups, unseen
 		}
 	}
@@ -140,6 +145,23 @@ func TestMemoryCgroup(t *testing.T) {
 		{"an ancestor without room", with("", group(size.GiB, 0), group(size.MiB, 0)), Fails, ""},
 		{"the level with less free but more to reclaim does not hide it", with("", group(0, size.GiB), group(size.MiB, 0)), Fails, ""},
 		{"ancestors unseen", with("in a container", group(size.GiB, 0)), Uncertain, ""},
+	})
+	wiped := func(f *Facts) { with("", group(size.MiB, 0))(f); f.Mappings[0].Flags = "rd wr wf ac" }
+	rough := func(f *Facts) { with("", group(size.MiB, 0))(f); f.Process.Memory[0].Rough = true }
+	kmem := func(room size.Bytes) func(*Facts) {
+		return func(f *Facts) {
+			with("", MemoryCgroup{Path: "/a", V1: true, Max: Limit{Unlimited: true}, KmemRoom: &room})(f)
+		}
+	}
+	runChecks(t, "memory-cgroup", "6.1.0", []checkCase{
+		{"MADV_WIPEONFORK needs no page tables", wiped, Uncertain, ""},
+		{"what can be reclaimed was not read", rough, Uncertain, ""},
+		{"kmem limits are not enforced any more", kmem(0), Succeeds, ""},
+	})
+	runChecks(t, "memory-cgroup", "5.10.0", []checkCase{
+		{"kmem limit: ENOMEM, not a kill", kmem(size.MiB), Fails, ENOMEM},
+		{"kmem limit, in between", kmem(3 * size.MiB), Uncertain, ""},
+		{"kmem limit, room", kmem(10 * size.MiB), Succeeds, ""},
 	})
 	runChecks(t, "memory-cgroup", "4.14.177", []checkCase{{"before 4.19: ENOMEM", with("", group(size.MiB, 0)), Fails, ENOMEM}})
 	runChecks(t, "memory-cgroup", "4.4.155", []checkCase{{"before 4.9 page tables are not charged", with("", group(0, 0)), Succeeds, ""}})

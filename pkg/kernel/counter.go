@@ -34,7 +34,8 @@ func (h Host) CounterUncertainty() size.Bytes {
 // 255 CPUs that distributions built for.
 func (h Host) batch(r Release) int64 {
 	present := int64(max(h.CPUsPresent, h.CPUsOnline, 1))
-	ram := h.pages(max(h.MemTotal, h.RAMUpperBound))
+	// It was computed at boot or hot-plug: a balloon has not changed it since.
+	ram := h.pages(max(h.MemTotal, h.PresentRAM))
 	switch {
 	case r.AtLeast(3, 11):
 		return max(ram/present/256, 2*present, 32)

@@ -53,7 +53,9 @@ type Host struct {
 	LoadavgRewritten bool        `json:"loadavg_rewritten,omitempty"`    // lxcfs stands over /proc/loadavg
 	SELinuxEnforcing bool        `json:"selinux_enforcing,omitempty"`    // a confined root domain may lack sys_admin
 	NoMMU            bool        `json:"no_mmu,omitempty"`               // CONFIG_MMU=n
-	RAMUpperBound    size.Bytes  `json:"ram_upper_bound_bytes,omitzero"` // Σ present of zoneinfo, read only under lxcfs
+	LimitGuessed     bool        `json:"commit_limit_guessed,omitempty"` // a change made CommitLimit of rewritten numbers
+	PresentRAM       size.Bytes  `json:"present_ram_bytes"`              // Σ present of zoneinfo: MemTotal before any ballooning; 0: not read
+	OwnThreads       int64       `json:"own_threads"`                    // overcheck's own among Threads
 }
 
 // OldInputs are the counters that the mode-0 rule read before Linux 5.2, in
@@ -93,6 +95,10 @@ type Process struct {
 	// it would be if the process had started in mode 2. nil: not known (smaps
 	// was not read).
 	Noreserve *size.Bytes `json:"noreserve_bytes"`
+	// MayBeCharged is memory that the process would map in a what-if: charged or
+	// MAP_NORESERVE, that is not known. It is in none of the numbers above but
+	// LargestMax.
+	MayBeCharged size.Bytes `json:"may_be_charged_bytes,omitzero"`
 	// Dontfork is charged memory that fork does not copy (MADV_DONTFORK).
 	Dontfork *size.Bytes `json:"dontfork_bytes"`
 
@@ -136,6 +142,7 @@ type PidsCgroup struct {
 	Path    string `json:"path"`
 	Current int64  `json:"current"` // pids.current
 	Max     Limit  `json:"max"`     // pids.max
+	Own     int64  `json:"own"`     // overcheck's own threads among Current
 }
 
 // MemoryCgroup is one ancestor's memory controller. v1's files are given under
@@ -149,6 +156,12 @@ type MemoryCgroup struct {
 	SlabReclaimable size.Bytes `json:"slab_reclaimable_bytes"` // of memory.stat; v2
 	SwapMax         *Limit     `json:"swap_max_bytes"`         // memory.swap.max; v1 memory.memsw.limit_in_bytes, RAM included
 	SwapCurrent     size.Bytes `json:"swap_current_bytes"`     // memory.swap.current; v1 the usage of memsw, RAM included
+	// Rough: File, SlabReclaimable and the swap limit were not read, since Max was
+	// unlimited.
+	Rough bool `json:"rough,omitempty"`
+	// KmemRoom is what memory.kmem.limit_in_bytes leaves (v1, enforced to 5.15);
+	// nil: no such limit.
+	KmemRoom *size.Bytes `json:"kmem_room_bytes"`
 }
 
 // Mapping is one charged mapping.
@@ -212,6 +225,16 @@ func (l *Limit) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("limit %s: want a number or \"unlimited\"", b)
 	}
 	return nil
+}
+
+// limitless is what a quantity too large to compute with is cut to: more than
+// any machine has, and sums of a few do not overflow.
+const limitless = 256 * size.PiB
+
+// KiloBytes converts what the kernel prints in kB; numbers that no machine has
+// (a sysctl takes any) are cut.
+func KiloBytes(n uint64) size.Bytes {
+	return size.Bytes(min(n, uint64(limitless/size.KiB))) * size.KiB
 }
 
 // pages converts to whole pages, rounding down as the kernel does.

@@ -39,8 +39,8 @@ type Family int
 // kernels mix what mainline did at different times.
 const (
 	F0     Family = iota // to 3.0: old rule in two stages, 1/32 kept from other users
-	RHEL66               // RHEL 6 with overcommit_kbytes: F0, mode 2 takes 1/32 of the limit with swap
-	RHEL68               // RHEL 6 with admin_reserve_kbytes: F0 with that in place of 1/32
+	RHEL66               // RHEL 6.6: F0, but mode 2 takes 1/32 of the limit with swap
+	RHEL68               // RHEL 6.8: F0 with admin_reserve in place of 1/32
 	F1                   // 3.1 to 3.9: old rule in one stage, shared memory not counted as free
 	F2                   // 3.10 to 4.16, RHEL 7: admin_reserve and user_reserve
 	F3                   // 4.17 to 4.19, also 4.14 stable and Ubuntu 4.15: counts a vmstat item that /proc hides
@@ -73,29 +73,44 @@ func (h Host) Families() (fs []Family, why string) {
 		return []Family{F5}, ""
 	case strings.Contains(raw, "uek"):
 		return vendor("Oracle's UEK " + raw)
-	case strings.Contains(raw, ".el6"):
-		// By what the kernel has, not by its build number: 6.7 was not read.
-		switch {
-		case h.AdminReserve != nil:
-			return []Family{RHEL68}, ""
-		case h.OvercommitKbytes != nil:
-			return []Family{RHEL66}, ""
-		}
-		return []Family{F0}, ""
-	case strings.Contains(raw, ".el8"):
-		switch build := r.build(); {
-		case build == 0:
-			return vendor("RHEL 8 kernel " + raw)
-		case build <= 147: // 8.1; 8.0 is build 80
-			return []Family{F4}, ""
-		case build >= 240: // 8.3
-			return []Family{F5}, ""
-		}
-		return []Family{F4, F5}, "RHEL 8.2 (kernels 4.18.0-148 to -239): its source was not found, 8.1 has the old mode-0 rule and 8.3 the new one"
-	case r.Major >= 4 && !strings.Contains(raw, ".el7") && !r.sourceRead():
+	case strings.Contains(raw, "stab"):
+		return []Family{F0, RHEL66, RHEL68}, "OpenVZ's kernel has limits of its own besides, in /proc/user_beancounters"
+	case strings.HasPrefix(raw, "2.6.32-") && strings.Contains(raw, ".el6"):
+		return rhel6(r.build())
+	case strings.HasPrefix(raw, "4.18.0-") && strings.Contains(raw, ".el8"):
+		return rhel8(r.build())
+	case strings.HasPrefix(raw, "3.10.0-") && strings.Contains(raw, ".el7"):
+		return []Family{F2}, ""
+	case r.Major >= 4 && !r.sourceRead():
 		return vendor("vendor kernel " + raw)
 	}
 	return []Family{r.mainline()}, ""
+}
+
+// rhel6 goes by the build number: 431 is 6.5, 504 is 6.6, 573 is 6.7 (not read)
+// and 642 is 6.8.
+func rhel6(build int) ([]Family, string) {
+	switch {
+	case build <= 431:
+		return []Family{F0}, ""
+	case build >= 504 && build < 573:
+		return []Family{RHEL66}, ""
+	case build >= 642:
+		return []Family{RHEL68}, ""
+	}
+	return []Family{F0, RHEL66, RHEL68}, "the source of this RHEL 6 kernel was not read, and the arithmetic changed with 6.6 and 6.8"
+}
+
+// rhel8 goes by the build number: 80 is 8.0, 147 is 8.1, 193 is 8.2 (not found)
+// and 240 is 8.3.
+func rhel8(build int) ([]Family, string) {
+	switch {
+	case build <= 147:
+		return []Family{F4}, ""
+	case build >= 240:
+		return []Family{F5}, ""
+	}
+	return []Family{F4, F5}, "RHEL 8.2 (kernels 4.18.0-148 to -239): its source was not found, 8.1 has the old mode-0 rule and 8.3 the new one"
 }
 
 // mainline returns the family of the bare version number.
@@ -132,9 +147,9 @@ func (r Release) ubuntu() bool {
 }
 
 // sourceRead reports whether r is of a line whose source was read: mainline and
-// stable by the bare number, Debian's and Ubuntu's.
+// stable by the bare number (elrepo packages those), Debian's and Ubuntu's.
 func (r Release) sourceRead() bool {
-	return r.ubuntu() || regexp.MustCompile(`^\d+\.\d+(\.\d+)?(-rc\d+)?$|^\d+\.\d+\.\d+-(\d+|0\.bpo\.\d+|0\.deb\d+\.\d+)-(cloud-|rt-|686|amd64|arm64|armmp|s390x|powerpc64le)`).MatchString(r.Raw)
+	return r.ubuntu() || strings.Contains(r.Raw, ".elrepo.") || regexp.MustCompile(`^\d+\.\d+(\.\d+)?(-rc\d+)?$|^\d+\.\d+\.\d+-(\d+|0\.bpo\.\d+|0\.deb\d+\.\d+)-(cloud-|rt-|686|amd64|arm64|armmp|s390x|powerpc64le)`).MatchString(r.Raw)
 }
 
 // signedness says whether the sums of __vm_enough_memory are signed: where they
@@ -149,13 +164,14 @@ const (
 
 // arithmetic follows "mm: fix arithmetic overflow in __vm_enough_memory()"
 // (January 2015): in 4.0, and read in the stable kernels 3.4.113, 3.10.99 and
-// 3.18.30. Read without it: 2.6.20 to 3.9, 3.11 to 3.16.
+// 3.18.30. Read without it: 2.6.20 to 3.9, 3.11 to 3.16. A distribution's release
+// does not show the stable level that it is at.
 func (r Release) arithmetic() signedness {
 	has := func(minor, patch int) bool { return r.Minor == minor && r.Patch >= patch }
 	switch {
 	case r.AtLeast(4, 0):
 		return signed
-	case strings.Contains(r.Raw, ".el"):
+	case strings.Contains(r.Raw, "-"):
 		return unknownSign
 	case r.Major == 3 && (has(4, 113) || has(10, 99) || has(18, 30)):
 		return signed

@@ -192,8 +192,8 @@ type Summary struct {
 
 // flagSet is what matters of one distinct VmFlags line.
 type flagSet struct {
-	text                   string
-	ac, dc, nr, wr, sh, ht bool
+	text                       string
+	ac, dc, nr, wr, sh, ht, dp bool
 }
 
 func parseFlags(b []byte) flagSet {
@@ -212,6 +212,8 @@ func parseFlags(b []byte) flagSet {
 			f.sh = true
 		case "ht":
 			f.ht = true
+		case "dp":
+			f.dp = true
 		}
 	}
 	return f
@@ -264,7 +266,7 @@ func Read(r io.Reader) (Summary, error) {
 			s.Charged++
 			s.Charge += length
 			s.Largest = max(s.Largest, length)
-		case f.nr && f.wr && !f.sh && !f.ht && !f.dc:
+		case f.nr && f.wr && !f.sh && !f.ht && !f.dc && !f.dp: // MAP_DROPPABLE is never charged
 			s.Noreserve += length
 		}
 	})

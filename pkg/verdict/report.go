@@ -95,10 +95,11 @@ func (r Report) Current() kernel.Admission { return r.Admission[r.Host.Mode] }
 // the errno is that of the first in the kernel's order.
 func (r Report) now() (kernel.Outcome, *kernel.Errno) {
 	outcomes := []kernel.Outcome{r.Current().Outcome}
-	var first *kernel.Errno
+	var first *kernel.Errno // stays nil where the first failure is a kill
+	failed := false
 	fail := func(o kernel.Outcome, e *kernel.Errno) {
-		if first == nil && o == kernel.Fails {
-			first = e
+		if !failed && o == kernel.Fails {
+			failed, first = true, e
 		}
 	}
 	for _, c := range r.Checks {
