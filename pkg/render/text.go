@@ -189,7 +189,7 @@ func (t *text) modes(r verdict.Report) {
 			}
 		}
 	}
-	unit := unitOf(column)
+	unit := size.Scale(column...)
 	cell := func(b *size.Bytes) string {
 		if b == nil {
 			return "-"
@@ -211,11 +211,11 @@ func (t *text) modes(r verdict.Report) {
 	}
 }
 
-// unitOf is the unit for a column: the largest in which every amount shows.
+// unitOf is the unit for a sum: the largest in which no summand reads 0.00.
 func unitOf(column []size.Bytes) size.Unit {
 	unit := size.Scale(column...)
 	for _, b := range column {
-		if b != 0 && b.Abs() < size.Bytes(unit)/100 && unit > size.Unit(size.MiB) {
+		if b != 0 && b.Abs() < size.Bytes(unit)/200 && unit > size.Unit(size.MiB) {
 			return unit / 1024
 		}
 	}
@@ -248,10 +248,10 @@ func (t *text) sum(r verdict.Report, a kernel.Admission) {
 			case i == 0:
 				sign = " "
 			}
-			t.wrapped(fmt.Sprintf("  %s %12s  %-15s  ", sign, b.In(unit), term.Name), term.Note)
+			t.wrapped(fmt.Sprintf("  %s %13s  %-15s  ", sign, b.In(unit), term.Name), term.Note)
 		}
 		if total != nil && (len(terms) > 1 || name == "limit") {
-			t.wrapped(fmt.Sprintf("  = %12s  %s%s  ", total.In(unit), t.key(name), strings.Repeat(" ", 15-len(name))), note)
+			t.wrapped(fmt.Sprintf("  = %13s  %s%s  ", total.In(unit), t.key(name), strings.Repeat(" ", 15-len(name))), note)
 		}
 	}
 	rows(a.Terms, a.Need, "needed", "")
