@@ -82,12 +82,12 @@ uncertain), 2 it could not be checked.`,
 		Example: `  overcheck explain                 this host: its mode, and the largest fork
   overcheck pid 4127                one process
   overcheck pid --name redis        every process whose name matches`,
-		Version:           version(),
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		Args:              unknownCommand,
-		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
-		DisableAutoGenTag: true,
+		Version:                    version(),
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		Args:                       unknownCommand,
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
+		SuggestionsMinimumDistance: 2,
 	}
 	root.SetOut(s.out)
 	root.SetErr(s.err)

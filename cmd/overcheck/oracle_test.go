@@ -34,10 +34,10 @@ func needOracle(t *testing.T) {
 
 // build compiles a program of this repository, without the race detector, whose
 // shadow memory would be a shape of its own.
-func build(t *testing.T, pkg string) string {
+func build(t testing.TB, pkg string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "program")
-	cmd := exec.Command("go", "build", "-o", out, pkg)
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if b, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build %s: %v\n%s", pkg, err, b)
@@ -100,14 +100,14 @@ func guardSysctls(t *testing.T) {
 
 // victim is a process that forks on demand.
 type victim struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Scanner
 	ops []string
 }
 
-func startVictim(t *testing.T, bin string, attr *syscall.SysProcAttr, ops ...string) *victim {
+func startVictim(t testing.TB, bin string, attr *syscall.SysProcAttr, ops ...string) *victim {
 	t.Helper()
 	v := &victim{t: t, cmd: exec.Command(bin, ops...), ops: ops}
 	v.cmd.SysProcAttr, v.cmd.Stderr = attr, os.Stderr

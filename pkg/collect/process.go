@@ -236,7 +236,7 @@ func parseStatus(s string) (st status, err error) {
 			kb, unit := strings.CutSuffix(value, " kB")
 			n, perr := strconv.ParseInt(strings.TrimSpace(kb), 10, 52)
 			if perr != nil || !unit || n < 0 {
-				err = errors.Join(err, fmt.Errorf("%s: %q: want a number of kB", key, value))
+				err = errors.Join(err, fmt.Errorf("field %s: %q: want a number of kB", key, value))
 			}
 			*to += size.Bytes(n) * size.KiB
 		}
@@ -245,16 +245,16 @@ func parseStatus(s string) (st status, err error) {
 			sawUID = true
 			uid, _, _ := strings.Cut(value, "\t")
 			if st.uid, err = strconv.ParseInt(uid, 10, 64); err != nil {
-				return st, fmt.Errorf("Uid: %q: want four numbers", value)
+				return st, fmt.Errorf("field Uid: %q: want four numbers", value)
 			}
 		case "Threads":
 			if st.threads, err = strconv.ParseInt(value, 10, 64); err != nil {
-				return st, fmt.Errorf("Threads: %q: want a number", value)
+				return st, fmt.Errorf("field Threads: %q: want a number", value)
 			}
 		case "CapEff":
 			sawCap = true
 			if st.capEff, err = strconv.ParseUint(value, 16, 64); err != nil {
-				return st, fmt.Errorf("CapEff: %q: want hexadecimal digits", value)
+				return st, fmt.Errorf("field CapEff: %q: want hexadecimal digits", value)
 			}
 		case "VmSize":
 			st.vmSize = new(size.Bytes)
@@ -278,7 +278,7 @@ func parseStatus(s string) (st status, err error) {
 		}
 	}
 	if !sawUID || !sawCap {
-		return st, errors.New("Uid or CapEff: not there")
+		return st, errors.New("field Uid or CapEff: not there")
 	}
 	return st, nil
 }
@@ -376,10 +376,10 @@ func parseNprocLimit(s string) (kernel.Limit, error) {
 					return kernel.Limit{Value: n}, nil
 				}
 			}
-			return kernel.Limit{}, fmt.Errorf("Max processes: %q: want a number or unlimited", strings.TrimSpace(rest))
+			return kernel.Limit{}, fmt.Errorf("field Max processes: %q: want a number or unlimited", strings.TrimSpace(rest))
 		}
 	}
-	return kernel.Limit{}, errors.New("Max processes: not there")
+	return kernel.Limit{}, errors.New("field Max processes: not there")
 }
 
 // countTasks bounds the tasks that count against the process's RLIMIT_NPROC.
@@ -453,7 +453,7 @@ func (c *Collector) each(fn func(pid string) error) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }() // opened for reading
 	names, err := d.Readdirnames(-1)
 	if err != nil {
 		return err

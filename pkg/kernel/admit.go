@@ -28,7 +28,9 @@ type Admission struct {
 	Current  bool    `json:"current"`
 	Outcome  Outcome `json:"verdict"`
 	Errno    *Errno  `json:"errno"`
-	Rule     string  `json:"rule"`
+	// Meaning says what the mode does, in a sentence; Rule names the comparison.
+	Meaning string `json:"meaning"`
+	Rule    string `json:"rule"`
 	// Reason says why the outcome is Uncertain, and how to settle it.
 	Reason string `json:"reason"`
 	// Need, Limit and Headroom (limit less need) are nil where the mode compares
@@ -83,7 +85,10 @@ func (f Facts) admitAsIs(m Mode) Admission {
 		return Admission{Rule: "Linux's rules do not apply", Reason: why}
 	}
 	if m == Always {
-		return Admission{Outcome: Succeeds, Rule: "mode 1 refuses nothing"}
+		return Admission{
+			Outcome: Succeeds, Rule: "nothing is compared",
+			Meaning: "nothing is refused: memory that is not there is missed later, when it is written to, and the OOM killer decides for whom",
+		}
 	}
 	families, why := f.Host.Families()
 	a := f.admitBy(families[0], m)
@@ -115,8 +120,9 @@ func (f Facts) admitHeuristic() Admission {
 	h, p := f.Host, f.Process
 	total := h.MemTotal + h.SwapTotal
 	a := Admission{
-		Rule:  "largest charged mapping against RAM + swap (Linux >= 5.2)",
-		Terms: []Term{largestTerm(p)},
+		Meaning: "a fork is refused only if one of its charged mappings alone is larger than RAM and swap together, however much is in use or committed",
+		Rule:    "largest charged mapping against RAM + swap (Linux >= 5.2)",
+		Terms:   []Term{largestTerm(p)},
 		LimitTerms: []Term{
 			{"RAM", h.MemTotal, "MemTotal"},
 			{"swap", h.SwapTotal, "SwapTotal"},
@@ -144,8 +150,9 @@ func (f Facts) admitHeuristic() Admission {
 func (f Facts) admitOldHeuristic(family Family) Admission {
 	h, p := f.Host, f.Process
 	a := Admission{
-		Rule:  "largest charged mapping against free and reclaimable memory (" + family.String() + ")",
-		Terms: []Term{largestTerm(p)},
+		Meaning: "a fork is refused if one of its charged mappings alone is not smaller than what is free or can be freed at that moment",
+		Rule:    "largest charged mapping against free and reclaimable memory (" + family.String() + ")",
+		Terms:   []Term{largestTerm(p)},
 	}
 	if p.ChargeMax+p.MayBeCharged == 0 {
 		a.Outcome = Succeeds // no charged mapping, no check
@@ -225,7 +232,7 @@ const adminReserveName = "admin reserve"
 func (h Host) oldLimitTerms(family Family, cap bool) []Term {
 	o := h.Old
 	page := func(name string, pages int64, note string) Term { return Term{name, h.bytes(pages), note} }
-	file, swap, slab := page("page cache", o.FilePages, "nr_file_pages"), Term{"free swap", h.SwapFree, "SwapFree"}, page("reclaimable slab", o.SlabReclaimable, "nr_slab_reclaimable")
+	file, swap, slab := page("page cache", o.FilePages, "nr_file_pages"), Term{"free swap", h.SwapFree, "SwapFree"}, page("slab", o.SlabReclaimable, "nr_slab_reclaimable")
 	if family <= RHEL68 { // F0 and its RHEL 6 variants: file, swap and slab first, free pages if that is not enough
 		terms := []Term{file, swap, slab}
 		kept := func(of int64) Term {
@@ -251,7 +258,7 @@ func (h Host) oldLimitTerms(family Family, cap bool) []Term {
 		page("shared memory", -o.Shmem, "nr_shmem"), swap, slab,
 	}
 	if family == F4 && o.KernelMiscReclaimable != nil {
-		terms = append(terms, page("misc reclaimable", *o.KernelMiscReclaimable, "nr_kernel_misc_reclaimable"))
+		terms = append(terms, page("misc", *o.KernelMiscReclaimable, "nr_kernel_misc_reclaimable"))
 	}
 	terms = append(terms, page("watermarks", -o.TotalReserve, "totalreserve_pages, from zoneinfo"))
 	switch {
@@ -269,7 +276,10 @@ func (h Host) oldLimitTerms(family Family, cap bool) []Term {
 // is not checked at all.
 func (f Facts) admitNever(family Family) Admission {
 	h, p := f.Host, f.Process
-	a := Admission{Rule: "all that is committed, this fork and the reserves, against CommitLimit"}
+	a := Admission{
+		Meaning: "all that is charged on the host must stay under the commit limit, used or not; a fork is charged once more for all of the process's charged mappings",
+		Rule:    "all that is committed, this fork and the reserves, against CommitLimit",
+	}
 	caps := f.caps()
 	committed := Term{"committed now", h.Committed(), "Committed_AS"}
 	if h.OwnCharge != 0 {
@@ -332,7 +342,7 @@ func (f Facts) reserves(family Family, cap bool, totalVM size.Bytes) (terms []Te
 	case family == F0 || family == F1:
 		terms = append(terms, Term{"reserve", h.bytes(h.pages(h.CommitLimit-h.SwapTotal) / 32), "1/32 of the limit without swap, without CAP_SYS_ADMIN"})
 	default:
-		terms = append(terms, Term{adminReserveName, h.adminReserve(), "vm.admin_reserve_kbytes: without CAP_SYS_ADMIN"})
+		terms = append(terms, Term{adminReserveName, h.adminReserve(), "vm.admin_reserve_kbytes: no CAP_SYS_ADMIN"})
 	}
 	if family < F2 || h.UserReserve == nil {
 		return append(terms, Term{"reserve", owner, "total_vm/32"})

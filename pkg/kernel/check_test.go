@@ -172,8 +172,10 @@ func TestWorst(t *testing.T) {
 		os   []Outcome
 		want Outcome
 	}{
-		{nil, Succeeds}, {[]Outcome{Succeeds, Succeeds}, Succeeds},
-		{[]Outcome{Succeeds, Uncertain}, Uncertain}, {[]Outcome{Uncertain, Fails, Succeeds}, Fails},
+		{nil, Succeeds},
+		{[]Outcome{Succeeds, Succeeds}, Succeeds},
+		{[]Outcome{Succeeds, Uncertain}, Uncertain},
+		{[]Outcome{Uncertain, Fails, Succeeds}, Fails},
 	} {
 		if got := Worst(tt.os...); got != tt.want {
 			t.Errorf("%v: %s, want %s", tt.os, got, tt.want)

@@ -121,6 +121,9 @@ func word(o kernel.Outcome) string {
 
 func (t *text) report(r verdict.Report) {
 	t.line("%s", t.outcome(r.Verdict, headline(r), 0))
+	if r.Process == nil {
+		t.wrapped("", fmt.Sprintf("This host runs Linux %s with vm.overcommit_memory=%d (%s).", Printable(r.Host.Release), r.Host.Mode, r.Host.ModeName))
+	}
 	t.line("")
 	t.modes(r)
 	for _, a := range r.Admission {
@@ -173,7 +176,7 @@ func headline(r verdict.Report) string {
 			}
 		}
 		if len(modes) > 0 {
-			s += ", " + o.words + " in mode " + strings.Join(modes, " and ")
+			s += ", " + o.words + " in mode" + strings.Repeat("s", len(modes)-1) + " " + strings.Join(modes, " and ")
 		}
 	}
 	return s
@@ -224,11 +227,20 @@ func unitOf(column []size.Bytes) size.Unit {
 
 // sum shows what was added up for one mode, and what is to be said of it.
 func (t *text) sum(r verdict.Report, a kernel.Admission) {
-	if a.Mode == kernel.Always && a.Reason == "" {
+	host := r.Process == nil
+	if a.Mode == kernel.Always && a.Reason == "" && !host {
 		return
 	}
 	t.line("")
-	t.wrapped(t.key(fmt.Sprintf("mode %d", a.Mode))+"  ", a.Rule)
+	lead := t.key(fmt.Sprintf("mode %d", a.Mode)) + "  "
+	switch {
+	case !host || a.Meaning == "":
+		t.wrapped(lead, a.Rule)
+	case a.Need == nil:
+		t.wrapped(lead, a.ModeName+": "+a.Meaning+".")
+	default:
+		t.wrapped(lead, a.ModeName+": "+a.Meaning+". Compared: "+a.Rule+".")
+	}
 	var column []size.Bytes
 	for _, term := range append(append([]kernel.Term{}, a.Terms...), a.LimitTerms...) {
 		column = append(column, term.Bytes)
@@ -265,6 +277,13 @@ func (t *text) sum(r verdict.Report, a kernel.Admission) {
 	rows(a.LimitTerms, a.Limit, "limit", limitNote)
 	if a.Uncertainty != nil && *a.Uncertainty > 0 {
 		t.wrapped("  ", fmt.Sprintf("The kernel's own counters may stand up to %s from these.", a.Uncertainty))
+	}
+	if f := a.LargestFork; host && f != nil {
+		of := "all its charged mappings together"
+		if a.Mode == kernel.Heuristic {
+			of = "its largest charged mapping; the rest does not count"
+		}
+		t.wrapped("  ", fmt.Sprintf("The largest fork that it would admit now: %s (%s).", f, of))
 	}
 	if b := a.Blocking; b != nil {
 		t.wrapped("  ", fmt.Sprintf("Refused at the mapping %x-%x, %s, %s resident, %s, flags %s.",

@@ -48,7 +48,7 @@ func TestScaleGivesOneUnitToAColumn(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	for in, want := range map[string]Bytes{
-		"0B": 0, "4096B": 4096, "12GiB": 12 * GiB, " 1.5 MiB ": 1536 * KiB, "-1KiB": -KiB, "2TiB": 2 * TiB,
+		"0B": 0, "4096B": 4096, "12GiB": 12 * GiB, "1.5 MiB": 1536 * KiB, "-1KiB": -KiB, "2TiB": 2 * TiB,
 	} {
 		if got, err := Parse(in); err != nil || got != want {
 			t.Errorf("Parse(%q) = %d, %v, want %d", in, got, err, want)

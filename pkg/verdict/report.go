@@ -94,7 +94,8 @@ func (r Report) Current() kernel.Admission { return r.Admission[r.Host.Mode] }
 // now combines the checks and the current mode's admission. Where several fail,
 // the errno is that of the first in the kernel's order.
 func (r Report) now() (kernel.Outcome, *kernel.Errno) {
-	outcomes := []kernel.Outcome{r.Current().Outcome}
+	outcomes := make([]kernel.Outcome, 0, len(r.Checks)+1)
+	outcomes = append(outcomes, r.Current().Outcome)
 	var first *kernel.Errno // stays nil where the first failure is a kill
 	failed := false
 	fail := func(o kernel.Outcome, e *kernel.Errno) {

@@ -1,7 +1,7 @@
 // Command victim makes itself a process of a given shape and forks when told to.
 // The tests compare what overcheck says of it with what its fork() then does.
 //
-// Each argument is one operation, NAME=BYTES. When all are done it prints
+// Each argument is one operation, NAME=BYTES (many=COUNT). When all are done it prints
 // "ready". Then it takes orders on standard input, a line each, and answers with
 // an error number, 0 for none: "fork 0", or "nproc N" to set its RLIMIT_NPROC.
 package main
@@ -82,6 +82,8 @@ func do(name string, n uintptr) error {
 		return split(n)
 	case "merged":
 		return merged(n)
+	case "many":
+		return many(int(n))
 	case "drop-cap-sys-admin":
 		return dropCap()
 	}
@@ -171,6 +173,20 @@ func merged(n uintptr) error {
 	half := n / 2 &^ 4095
 	for _, part := range []struct{ offset, length uintptr }{{0, half}, {half, n - half}} {
 		if _, err := unix.MmapPtr(-1, 0, unsafe.Add(p, part.offset), part.length, rw, anon|unix.MAP_FIXED_NOREPLACE); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// many makes n mappings of two pages each, too different to merge.
+func many(n int) error {
+	for i := range n {
+		prot := rw
+		if i%2 == 0 {
+			prot |= unix.PROT_EXEC
+		}
+		if _, err := mmap(8192, prot, anon, -1); err != nil {
 			return err
 		}
 	}
