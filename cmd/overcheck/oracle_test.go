@@ -36,6 +36,9 @@ func needOracle(t *testing.T) {
 // shadow memory would be a shape of its own.
 func build(t testing.TB, pkg string) string {
 	t.Helper()
+	if dir := os.Getenv("OVERCHECK_PREBUILT"); dir != "" { // in a guest, where there is no compiler
+		return filepath.Join(dir, programs()[pkg])
+	}
 	out := filepath.Join(t.TempDir(), "program")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -43,6 +46,11 @@ func build(t testing.TB, pkg string) string {
 		t.Fatalf("go build %s: %v\n%s", pkg, err, b)
 	}
 	return out
+}
+
+// programs are what the tests build, with the names that they have in a guest.
+func programs() map[string]string {
+	return map[string]string{".": "overcheck", "./testdata/victim": "victim", "./testdata/guest": "init"}
 }
 
 const vm = "/proc/sys/vm/"
@@ -67,21 +75,20 @@ func setSysctl(t *testing.T, name string, n int64) {
 	}
 }
 
-// guardSysctls restores vm.* when the test ends, however it ends: a shell waits
-// for the end of a pipe that only this process holds, and needs no fork to write.
-// The mode goes first; ratio and kbytes zero each other, so only one is written.
-func guardSysctls(t *testing.T) {
+// guardSysctls restores vm.* when the test ends, however it ends: another process
+// waits for the end of a pipe that only this one holds. The mode goes first;
+// ratio and kbytes zero each other, so only one is written.
+func guardSysctls(t *testing.T, victimBin string) {
 	t.Helper()
-	last := [2]string{"overcommit_ratio", strconv.FormatInt(sysctl(t, "overcommit_ratio"), 10)}
-	if kbytes := sysctl(t, "overcommit_kbytes"); kbytes != 0 {
-		last = [2]string{"overcommit_kbytes", strconv.FormatInt(kbytes, 10)}
+	args := []string{"restore"}
+	last := "overcommit_ratio"
+	if sysctl(t, "overcommit_kbytes") != 0 {
+		last = "overcommit_kbytes"
 	}
-	script := "read -r _\ncd " + vm + "\n"
-	for _, name := range []string{"overcommit_memory", "user_reserve_kbytes", "admin_reserve_kbytes", "nr_hugepages"} {
-		script += fmt.Sprintf("echo %d > %s\n", sysctl(t, name), name)
+	for _, name := range []string{"overcommit_memory", "user_reserve_kbytes", "admin_reserve_kbytes", "nr_hugepages", last} {
+		args = append(args, fmt.Sprintf("%s%s=%d", vm, name, sysctl(t, name)))
 	}
-	script += fmt.Sprintf("echo %s > %s\n", last[1], last[0])
-	guard := exec.Command("sh", "-c", script)
+	guard := exec.Command(victimBin, args...)
 	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is not for it
 	pipe, err := guard.StdinPipe()
 	if err != nil {
@@ -171,7 +178,38 @@ func (v *victim) judge(bin string, args ...string) verdict.Report {
 }
 
 // tally counts predictions against forks.
-type tally struct{ forks, wrong, uncertain int }
+type tally struct {
+	forks, wrong, uncertain int
+	out                     string // where to record each fork as NDJSON; "": nowhere
+}
+
+// record is one prediction and what the kernel answered.
+type record struct {
+	Kernel  string            `json:"kernel"`
+	RAM     size.Bytes        `json:"ram_bytes"`
+	Swap    size.Bytes        `json:"swap_bytes"`
+	CPUs    int               `json:"cpus"`
+	Process []string          `json:"process"`
+	Said    *kernel.Admission `json:"said"`
+	Errno   int               `json:"errno"`
+}
+
+// note appends a record.
+func (c *tally) note(t *testing.T, v *victim, h verdict.Host, a kernel.Admission, got syscall.Errno) {
+	if c.out == "" {
+		return
+	}
+	f, err := os.OpenFile(c.out, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := json.Marshal(record{h.Release, h.MemTotal, h.SwapTotal, h.CPUsOnline, v.ops, &a, int(got)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(f, "%s\n", b)
+}
 
 func (c *tally) compare(t *testing.T, what string, a kernel.Admission, got syscall.Errno) {
 	t.Helper()
@@ -198,7 +236,7 @@ func (c *tally) compare(t *testing.T, what string, a kernel.Admission, got sysca
 func TestOracleRandomShapes(t *testing.T) {
 	needOracle(t)
 	overcheck, victimBin := build(t, "."), build(t, "./testdata/victim")
-	guardSysctls(t)
+	guardSysctls(t, victimBin)
 	t.Setenv("TMPDIR", "/tmp") // the unprivileged victim writes a file there
 	for _, bin := range []string{overcheck, victimBin} {
 		for dir := bin; len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) {
@@ -213,8 +251,11 @@ func TestOracleRandomShapes(t *testing.T) {
 		seed, _ = strconv.ParseUint(s, 10, 64)
 	}
 	rng := rand.New(rand.NewPCG(seed, 0))
-	const shapes = 200
-	var c tally
+	shapes := 200
+	if n := os.Getenv("OVERCHECK_SHAPES"); n != "" {
+		shapes, _ = strconv.Atoi(n)
+	}
+	c := tally{out: os.Getenv("OVERCHECK_NDJSON")}
 	for i := range shapes {
 		shape := randomShape(rng)
 		t.Run(fmt.Sprintf("%d %s", i, shape.name), func(t *testing.T) {
@@ -225,8 +266,8 @@ func TestOracleRandomShapes(t *testing.T) {
 	}
 	setSysctl(t, "overcommit_memory", 0)
 	t.Logf("seed %d: %d forks, %d wrong, %d uncertain", seed, c.forks, c.wrong, c.uncertain)
-	if c.forks < 300 {
-		t.Errorf("%d forks: want 300 at least", c.forks)
+	if c.forks < 3*shapes {
+		t.Errorf("%d forks of %d processes: want three each", c.forks, shapes)
 	}
 	if c.uncertain > c.forks/2 {
 		t.Errorf("%d of %d uncertain: the test aims too close", c.uncertain, c.forks)
@@ -254,9 +295,7 @@ func oracleTry(t *testing.T, rng *rand.Rand, overcheck string, v *victim, c *tal
 	delta := size.Bytes(rng.Int64N(int64(6**never.Uncertainty))) - 3**never.Uncertainty
 	limit := *never.Need + delta
 	// Everybody else must live with it too: the fork alone may be refused.
-	if floor := first.Host.CommittedAS + 512*size.MiB; limit < floor {
-		limit = floor
-	}
+	limit = max(limit, first.Host.CommittedAS+baseCharge()/4)
 	whatIf := v.judge(overcheck, "--set", fmt.Sprintf("vm.overcommit_kbytes=%d", limit/size.KiB), "--set", "vm.overcommit_memory=2")
 	setSysctl(t, "overcommit_kbytes", int64(limit/size.KiB))
 	defer setSysctl(t, "overcommit_memory", 0)
@@ -277,6 +316,7 @@ func oracleTry(t *testing.T, rng *rand.Rand, overcheck string, v *victim, c *tal
 	}
 	for m, got := range answers {
 		m := kernel.Mode(m)
+		c.note(t, v, said.Host, said.Admission[m], got)
 		c.compare(t, fmt.Sprintf("%v in mode %d", v.ops, m), said.Admission[m], got)
 		// Bounds may leave it open, but not be wrong. Nor may a what-if be.
 		if o := bounds.Admission[m].Outcome; o != kernel.Uncertain && (o == kernel.Succeeds) != (got == 0) {
@@ -306,13 +346,14 @@ func randomShape(rng *rand.Rand) (s shape) {
 		"dontfork", "wipeonfork", "shared", "memfd-shared", "memfd-private", "file-private", "growsdown", "split", "touched",
 	}
 	op := func(kind string, b size.Bytes) { s.ops = append(s.ops, fmt.Sprintf("%s=%d", kind, b)) }
-	// Enough charge that refusing it leaves everybody else gigabytes.
-	op("anon", 2*size.GiB+size.Bytes(rng.Int64N(1<<18))*4*size.KiB)
+	// Enough charge that refusing it leaves everybody else plenty.
+	base := int64(baseCharge() / (4 * size.KiB)) // pages
+	op("anon", size.Bytes(base+rng.Int64N(base/2))*4*size.KiB)
 	for range 1 + rng.IntN(8) {
 		kind := kinds[rng.IntN(len(kinds))]
-		most := int64(200 << 8) // pages
+		most := base / 10
 		if strings.HasPrefix(kind, "touched") {
-			most = 8 << 8
+			most = min(8<<8, base/100)
 		}
 		op(kind, size.Bytes(3+rng.Int64N(most))*4*size.KiB)
 	}
@@ -320,7 +361,7 @@ func randomShape(rng *rand.Rand) (s shape) {
 	case 0: // beyond RAM, from 90 % of it to 130 %
 		op("merged", size.Bytes(float64(ramAndSwap())*(0.9+0.4*rng.Float64()))&^4095)
 	case 1: // a large total_vm makes the reserve large
-		op("protnone", 64*size.GiB)
+		op("protnone", 8*ramAndSwap()&^4095)
 	}
 	switch rng.IntN(4) {
 	case 0:
@@ -337,6 +378,9 @@ func randomShape(rng *rand.Rand) (s shape) {
 	}
 	return s
 }
+
+// baseCharge is what each process of random shape is charged at least.
+func baseCharge() size.Bytes { return min(2*size.GiB, ramAndSwap()/4) }
 
 func ramAndSwap() size.Bytes {
 	b, _ := os.ReadFile("/proc/meminfo")
@@ -356,7 +400,7 @@ func ramAndSwap() size.Bytes {
 func TestOracleMode0Boundary(t *testing.T) {
 	needOracle(t)
 	overcheck, victimBin := build(t, "."), build(t, "./testdata/victim")
-	guardSysctls(t)
+	guardSysctls(t, victimBin)
 	for _, extra := range []size.Bytes{-4096, 0, 4096} {
 		v := startVictim(t, victimBin, nil, fmt.Sprintf("merged=%d", ramAndSwap()+extra))
 		a := v.judge(overcheck).Admission[kernel.Heuristic]
@@ -380,17 +424,19 @@ func TestOracleMode0Boundary(t *testing.T) {
 func TestOracleHugePages(t *testing.T) {
 	needOracle(t)
 	overcheck, victimBin := build(t, "."), build(t, "./testdata/victim")
-	guardSysctls(t)
+	guardSysctls(t, victimBin)
 	before := sysctl(t, "nr_hugepages")
-	setSysctl(t, "nr_hugepages", before+64)
-	if sysctl(t, "nr_hugepages") < before+64 {
-		t.Fatal("64 huge pages could not be had")
+	more := min(64, int64(ramAndSwap()/size.GiB*16+4))
+	setSysctl(t, "nr_hugepages", before+more)
+	if sysctl(t, "nr_hugepages") < before+more {
+		t.Fatalf("%d huge pages could not be had", more)
 	}
-	v := startVictim(t, victimBin, nil, fmt.Sprintf("anon=%d", 3*size.GiB), fmt.Sprintf("hugetlb=%d", 128*size.MiB))
+	huge := size.Bytes(more) * 2 * size.MiB
+	v := startVictim(t, victimBin, nil, fmt.Sprintf("anon=%d", baseCharge()), fmt.Sprintf("hugetlb=%d", huge))
 	defer v.stop()
 	said := v.judge(overcheck)
-	if said.Host.Hugetlb < 128*size.MiB {
-		t.Errorf("huge pages: %s, want 128 MiB at least", said.Host.Hugetlb)
+	if said.Host.Hugetlb < huge {
+		t.Errorf("huge pages: %s, want %s at least", said.Host.Hugetlb, huge)
 	}
 	var c tally
 	oracleCase(t, rand.New(rand.NewPCG(1, 2)), overcheck, v, &c)

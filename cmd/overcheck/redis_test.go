@@ -88,10 +88,10 @@ func TestRedis(t *testing.T) {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Fatal("OVERCHECK_ORACLE=1 needs redis-server (Debian: apt-get install redis-server)")
 	}
-	overcheck := build(t, ".")
+	overcheck, victimBin := build(t, "."), build(t, "./testdata/victim")
 	for _, startedIn := range []kernel.Mode{kernel.Heuristic, kernel.Never} {
 		t.Run("started in mode "+startedIn.String(), func(t *testing.T) {
-			guardSysctls(t)
+			guardSysctls(t, victimBin)
 			setSysctl(t, "overcommit_kbytes", int64(ramAndSwap()/size.KiB))
 			setSysctl(t, "overcommit_memory", int64(startedIn))
 			r := startRedis(t)
