@@ -4,7 +4,7 @@ export CGO_ENABLED ?= $(if $(RACE),1,0)
 RACE := $(if $(shell command -v gcc),-race)
 LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build run test bench lint clean
+.PHONY: build run test test-kernels bench lint clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o overcheck ./cmd/overcheck
@@ -21,6 +21,12 @@ run: build
 test:
 	go vet ./...
 	go test $(RACE) -count=1 $(TESTFLAGS) ./...
+
+# Boots Debian's kernels under QEMU (apt-get install qemu-system-x86), as root or not.
+test-kernels:
+	cmd/overcheck/testdata/getkernels.sh all .kernels
+	OVERCHECK_KERNELS="$$(echo .kernels/vmlinuz-* | sed "s|[^ ]*|$(CURDIR)/&|g")" OVERCHECK_KERNELS_FULL=1 \
+		go test -count=1 -timeout 2h -v -run '^TestKernels$$' ./cmd/overcheck
 
 bench:
 	go test -run '^$$' -bench . -benchtime 10x ./...

@@ -24,11 +24,12 @@ type common struct {
 
 func (o *common) add(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVarP(&o.output, "output", "o", "text", "output format: text or json")
-	f.StringVar(&o.color, "color", "auto", "colour in text: auto (on a terminal, unless NO_COLOR is set), always or never")
-	f.StringVar(&o.procfs, "procfs", "/proc", "read the host below `DIR`; in a container, where its /proc is mounted")
-	f.StringVar(&o.sysfs, "sysfs", "/sys", "the same for /sys: `DIR`")
-	f.StringArrayVar(&o.set, "set", nil, "judge as if `KEY=VALUE` held (repeatable); keys:\n"+strings.Join(kernel.ChangeKeys(), "\n"))
+	f.StringVarP(&o.output, "output", "o", "text", "text or json")
+	f.StringVar(&o.color, "color", "auto", "auto (on a terminal, unless NO_COLOR is set), always or never")
+	f.StringVar(&o.procfs, "procfs", "/proc", "read /proc at `DIR`: in a container, the host's")
+	f.StringVar(&o.sysfs, "sysfs", "/sys", "read /sys at `DIR`")
+	f.StringArrayVar(&o.set, "set", nil, "judge as if `KEY=VALUE` held (repeatable, in order); keys:\n"+strings.Join(kernel.ChangeKeys(), "\n")+
+		"\novercommit_ratio and overcommit_kbytes zero each other, as when they are written")
 }
 
 // settings are the common flags, parsed.
@@ -36,6 +37,7 @@ type settings struct {
 	format    render.Format
 	collector *collect.Collector
 	changes   []kernel.Change
+	assumed   []string // the changes as they were spelt
 	// old: a change names another kernel, which may need the inputs of the old rule.
 	old bool
 }
@@ -47,7 +49,7 @@ func (o common) parse(s streams) (settings, error) {
 		if err != nil {
 			return p, fmt.Errorf("--set: %w", err)
 		}
-		p.changes = append(p.changes, change)
+		p.changes, p.assumed = append(p.changes, change), append(p.assumed, text)
 		p.old = p.old || strings.HasPrefix(text, "kernel=")
 	}
 	colored := false
@@ -73,6 +75,11 @@ func (o common) parse(s streams) (settings, error) {
 	return p, err
 }
 
+// judge reports on the facts after the changes that --set asks for.
+func (p settings) judge(f kernel.Facts) verdict.Report {
+	return verdict.Judge(p.apply(f), p.assumed...)
+}
+
 // apply makes the changes that --set asks for.
 func (p settings) apply(f kernel.Facts) kernel.Facts {
 	for _, change := range p.changes {
@@ -81,9 +88,10 @@ func (p settings) apply(f kernel.Facts) kernel.Facts {
 	return f
 }
 
-// finish writes the reports; the exit code comes from the verdicts alone.
-func (p settings) finish(s streams, reports []verdict.Report) error {
-	if err := p.format(s.out, reports); err != nil {
+// finish writes the reports; the exit code comes from the verdicts alone. list:
+// several were asked for.
+func (p settings) finish(s streams, reports []verdict.Report, list bool) error {
+	if err := p.format(s.out, reports, list); err != nil {
 		return err
 	}
 	for _, r := range reports {

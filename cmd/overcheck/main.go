@@ -3,11 +3,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -51,9 +53,14 @@ func main() {
 
 // run executes one command line and returns the exit code.
 func run(args []string, s streams) int {
+	out := &checkedWriter{Writer: s.out}
 	root := newRoot(s)
+	root.SetOut(out)
 	root.SetArgs(args)
 	err := root.Execute()
+	if err == nil {
+		err = out.err
+	}
 	switch {
 	case err == nil:
 		return exitGood
@@ -67,10 +74,22 @@ func run(args []string, s streams) int {
 	return exitUnknown
 }
 
+// checkedWriter remembers that a write failed: cobra does not say so of its help.
+type checkedWriter struct {
+	io.Writer
+	err error
+}
+
+func (w *checkedWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	w.err = cmp.Or(w.err, err)
+	return n, err
+}
+
 func newRoot(s streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "overcheck",
-		Short: "Tell whether fork() will succeed, and whether the host will survive it",
+		Short: "Will fork() succeed, and will the host survive it?",
 		Long: `overcheck tells whether fork() will succeed in a process under each setting of
 vm.overcommit_memory, with the kernel's own arithmetic for the kernel that runs,
 and whether the copy-on-write that follows will fit.
@@ -89,8 +108,8 @@ uncertain), 2 it could not be checked.`,
 		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 		SuggestionsMinimumDistance: 2,
 	}
-	root.SetOut(s.out)
 	root.SetErr(s.err)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 80 "))
 	root.SetVersionTemplate("overcheck {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return hinted{err, "see '" + c.CommandPath() + " --help'"}

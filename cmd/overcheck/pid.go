@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -27,7 +28,7 @@ func newPid(s streams) *cobra.Command {
 	var o pidOptions
 	c := &cobra.Command{
 		Use:   "pid [PID...]",
-		Short: "A process: will its fork() succeed in each mode, and why",
+		Short: "A process: will its fork() succeed in each mode",
 		Long: `pid judges what fork() would do in a process: in each mode of
 vm.overcommit_memory, with the sum that the kernel would make and the mapping
 that it would refuse, and every other obstacle in the kernel's order.
@@ -42,7 +43,14 @@ mode. --mappings smaps always reads it, --mappings maps never.`,
   overcheck pid --unit postgresql@15-main.service
   overcheck pid 4127 --mappings smaps -o json
   overcheck pid 4127 --set grow=12GiB --set restart=true`,
-		RunE: func(_ *cobra.Command, args []string) error { return runPid(s, o, args) },
+		RunE: func(c *cobra.Command, args []string) error {
+			for _, name := range []string{"name", "pidfile", "unit", "cgroup"} {
+				if f := c.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+					return fmt.Errorf("--%s: empty", name)
+				}
+			}
+			return runPid(s, o, args)
+		},
 	}
 	o.add(c)
 	f := c.Flags()
@@ -50,7 +58,7 @@ mode. --mappings smaps always reads it, --mappings maps never.`,
 	f.StringVar(&o.pidfile, "pidfile", "", "the process whose pid is in `FILE`")
 	f.StringVar(&o.unit, "unit", "", "processes of the systemd unit `UNIT`, as in redis.service")
 	f.StringVar(&o.cgroup, "cgroup", "", "processes in the cgroup `PATH` or below it")
-	f.StringVar(&o.mappings, "mappings", "auto", "what to read about mappings: auto, smaps (exact) or maps (no burden on the process)")
+	f.StringVar(&o.mappings, "mappings", "auto", "auto, smaps (exact) or maps (no burden on the process)")
 	return c
 }
 
@@ -71,15 +79,20 @@ func runPid(s streams, o pidOptions, args []string) error {
 		errs    []error
 	)
 	for _, pid := range pids {
-		f, err := facts(p, pid, o.mappings)
-		if err != nil {
+		f, err := facts(p, pid.id, o.mappings)
+		switch {
+		case pid.found && (errors.Is(err, collect.ErrCannotFork) || errors.Is(err, collect.ErrExited) || errors.Is(err, collect.ErrNoProcess)):
+			// Nobody named this one, and there is nothing to judge.
+		case err != nil:
 			errs = append(errs, err)
-			continue
+		default:
+			reports = append(reports, p.judge(f))
 		}
-		reports = append(reports, verdict.Judge(p.apply(f)))
 	}
 	if len(reports) > 0 {
-		err = p.finish(s, reports)
+		err = p.finish(s, reports, len(pids) > 1)
+	} else if len(errs) == 0 {
+		return errors.New("none of the processes that match can fork: kernel threads, zombies or gone")
 	}
 	if len(errs) > 0 { // what could not be checked outweighs what could
 		return errors.Join(errs...)
@@ -126,15 +139,20 @@ func smaps(p settings, f *kernel.Facts) (err error) {
 	return err
 }
 
+// target is a process to judge. found: by a search, not by its pid.
+type target struct {
+	id    int
+	found bool
+}
+
 // pids returns the processes that the arguments and flags name, each once.
-func (o pidOptions) pids(c *collect.Collector, args []string) (pids []int, err error) {
-	var named []string
+func (o pidOptions) pids(c *collect.Collector, args []string) (pids []target, err error) {
 	for _, arg := range args {
 		pid, err := strconv.Atoi(arg)
 		if err != nil || pid <= 0 {
 			return nil, hinted{fmt.Errorf("%q: want a process id", arg), "find a process by its name with 'overcheck pid --name REGEX'"}
 		}
-		pids = append(pids, pid)
+		pids = append(pids, target{id: pid})
 	}
 	if o.pidfile != "" {
 		b, err := os.ReadFile(o.pidfile)
@@ -145,45 +163,61 @@ func (o pidOptions) pids(c *collect.Collector, args []string) (pids []int, err e
 		if err != nil || pid <= 0 {
 			return nil, fmt.Errorf("%s: %q: want a process id", o.pidfile, strings.TrimSpace(string(b)))
 		}
-		pids = append(pids, pid)
+		pids = append(pids, target{id: pid})
 	}
-	find := func(flag string, match func(comm string, cgroups []string) bool) error {
-		found, err := c.Find(match)
-		pids = append(pids, found...)
-		named = append(named, flag)
-		return err
-	}
-	if o.name != "" {
-		re, err := regexp.Compile(o.name)
+	for _, search := range []struct {
+		flag, value, hint string
+		match             func() (matcher, error)
+	}{
+		{"--name", o.name, "it is matched against /proc/PID/comm: 15 characters, no path", o.byName},
+		{"--unit", o.unit, "a unit's name ends in .service, .scope or .slice", o.byUnit},
+		{"--cgroup", o.cgroup, "the path is as in /proc/PID/cgroup, without /sys/fs/cgroup", o.byCgroup},
+	} {
+		if search.value == "" {
+			continue
+		}
+		match, err := search.match()
 		if err != nil {
-			return nil, fmt.Errorf("--name: %w", err)
-		}
-		if err := find("--name "+o.name, func(comm string, _ []string) bool { return re.MatchString(comm) }); err != nil {
 			return nil, err
 		}
-	}
-	inCgroup := func(in func(string) bool) func(string, []string) bool {
-		return func(_ string, cgroups []string) bool { return slices.ContainsFunc(cgroups, in) }
-	}
-	if o.unit != "" {
-		in := func(cg string) bool { return slices.Contains(strings.Split(cg, "/"), o.unit) }
-		if err := find("--unit "+o.unit, inCgroup(in)); err != nil {
+		found, err := c.Find(match)
+		if err != nil {
 			return nil, err
 		}
-	}
-	if o.cgroup != "" {
-		top := path.Clean("/" + o.cgroup)
-		in := func(cg string) bool { return cg == top || strings.HasPrefix(cg, strings.TrimSuffix(top, "/")+"/") }
-		if err := find("--cgroup "+o.cgroup, inCgroup(in)); err != nil {
-			return nil, err
+		if len(found) == 0 {
+			return nil, hinted{fmt.Errorf("%s %s: no process matches", search.flag, search.value), search.hint}
+		}
+		for _, id := range found {
+			pids = append(pids, target{id, true})
 		}
 	}
 	if len(pids) == 0 {
-		if len(named) > 0 {
-			return nil, hinted{fmt.Errorf("%s: no process matches", strings.Join(named, ", ")), "--name matches the name in /proc/PID/comm: 15 characters, no path"}
-		}
-		return nil, hinted{errors.New("no process named"), "give a pid, or --name, --pidfile, --unit or --cgroup; see 'overcheck pid --help'"}
+		return nil, hinted{errors.New("no process given"), "give a pid, or --name, --pidfile, --unit or --cgroup; see 'overcheck pid --help'"}
 	}
-	slices.Sort(pids)
-	return slices.Compact(pids), nil
+	slices.SortStableFunc(pids, func(a, b target) int { return cmp.Compare(a.id, b.id) })
+	return slices.CompactFunc(pids, func(a, b target) bool { return a.id == b.id }), nil
+}
+
+// matcher says whether a process is meant, by its comm and its cgroup paths.
+type matcher = func(comm string, cgroups []string) bool
+
+func (o pidOptions) byName() (matcher, error) {
+	re, err := regexp.Compile(o.name)
+	if err != nil {
+		return nil, fmt.Errorf("--name: %w", err)
+	}
+	return func(comm string, _ []string) bool { return re.MatchString(comm) }, nil
+}
+
+func (o pidOptions) byUnit() (matcher, error) {
+	in := func(cgroup string) bool { return slices.Contains(strings.Split(cgroup, "/"), o.unit) }
+	return func(_ string, cgroups []string) bool { return slices.ContainsFunc(cgroups, in) }, nil
+}
+
+func (o pidOptions) byCgroup() (matcher, error) {
+	top := path.Clean("/" + o.cgroup)
+	in := func(cgroup string) bool {
+		return cgroup == top || strings.HasPrefix(cgroup, strings.TrimSuffix(top, "/")+"/")
+	}
+	return func(_ string, cgroups []string) bool { return slices.ContainsFunc(cgroups, in) }, nil
 }

@@ -34,6 +34,12 @@ func New(procRoot, sysRoot string, pageSize int) (*Collector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: not a proc filesystem: %w", procRoot, err)
 	}
+	if _, err := os.Stat(filepath.Join(procRoot, "sys/kernel/osrelease")); err != nil {
+		return nil, fmt.Errorf("%s: not a proc filesystem: %w", procRoot, err)
+	}
+	if _, err := os.Stat(sysRoot); err != nil {
+		return nil, fmt.Errorf("%s: not a sysfs: %w", sysRoot, err)
+	}
 	c := &Collector{proc: filepath.Clean(procRoot), sys: filepath.Clean(sysRoot), pageSize: size.Bytes(pageSize), fs: pfs}
 	if self, err := pfs.Self(); err == nil {
 		c.mounts, _ = self.MountInfo() // without it, lxcfs and cgroup limits are not seen; both say so

@@ -166,7 +166,6 @@ func TestSpoiled(t *testing.T) {
 		want  string // of the error; "" where the facts must come, as check says
 		check func(kernel.Facts) bool
 	}{
-		{"no release", drop("proc/sys/kernel/osrelease"), "osrelease: no such file", nil},
 		{"no mode", drop("proc/sys/vm/overcommit_memory"), "vm.overcommit_memory: not there", nil},
 		{"mode abc", put("proc/sys/vm/overcommit_memory", "abc\n"), "vm.overcommit_memory", nil},
 		{"mode 7", put("proc/sys/vm/overcommit_memory", "7\n"), "vm.overcommit_memory: 7: want 0, 1 or 2", nil},
@@ -189,7 +188,9 @@ func TestSpoiled(t *testing.T) {
 
 		{"no such process", drop("proc/" + pid), "process " + pid + ": no such process", nil},
 		{"a zombie", replace(proc+"stat", ") S ", ") Z "), "is a zombie", nil},
-		{"a kernel thread", replace(proc+"status", "VmSize:", "NoSize:"), "is a kernel thread", nil},
+		{"dying: no memory any more", replace(proc+"status", "VmSize:", "NoSize:"), "process " + pid + " exited", nil},
+		{"a kernel thread", replace(proc+"stat", " 4194304 ", " 2097216 "), "is a kernel thread", nil},
+		{"a thread", replace(proc+"status", "Tgid:\t"+pid, "Tgid:\t7"), "it is a thread of process 7", nil},
 		{"status cut off", half(proc + "status"), "status: ", nil},
 		{"Uid abc", replace(proc+"status", "Uid:\t0", "Uid:\tabc"), `status: field Uid: "abc`, nil},
 		{"VmRSS without unit", replace(proc+"status", "VmRSS:\t", "VmRSS:\t7 furlongs"), "status: field VmRSS: ", nil},

@@ -25,6 +25,8 @@ var (
 	ErrNoProcess = errors.New("no such process")
 	// ErrCannotFork: a zombie or a kernel thread has no memory to copy.
 	ErrCannotFork = errors.New("it has no memory of its own and cannot call fork()")
+	// ErrThread: the id is that of a thread, not of a process.
+	ErrThread = errors.New("a thread")
 )
 
 // Process reads the facts about one process, all but its mappings: those are
@@ -105,6 +107,10 @@ func (c *Collector) same(p *kernel.Process, read func() error) error {
 	case stat.State == "Z" || stat.State == "X":
 		return fmt.Errorf("process %d is a zombie: %w", p.PID, ErrCannotFork)
 	}
+	const kernelThread = 0x00200000 // PF_KTHREAD of include/linux/sched.h
+	if stat.Flags&kernelThread != 0 {
+		return fmt.Errorf("process %d is a kernel thread: %w", p.PID, ErrCannotFork)
+	}
 	const schedDeadline = 6
 	p.StartTime, p.Comm, p.Deadline = stat.Starttime, strings.ToValidUTF8(stat.Comm, "\uFFFD"), stat.Policy == schedDeadline
 
@@ -141,8 +147,11 @@ func (c *Collector) process(p *kernel.Process, h kernel.Host) error {
 	if err != nil {
 		return fmt.Errorf("process %d: status: %w", p.PID, err)
 	}
-	if status.vmSize == nil {
-		return fmt.Errorf("process %d is a kernel thread: %w", p.PID, ErrCannotFork)
+	switch {
+	case status.tgid != 0 && status.tgid != p.PID:
+		return fmt.Errorf("process %d: it is %w of process %d", p.PID, ErrThread, status.tgid)
+	case status.vmSize == nil:
+		return fmt.Errorf("process %d %w", p.PID, ErrExited) // it is dying: no memory any more, not yet a zombie
 	}
 	if p.TotalVM, err = c.totalVM(pid); err != nil {
 		return err
@@ -212,6 +221,7 @@ func (c *Collector) totalVM(pid string) (size.Bytes, error) {
 // status is what is needed of /proc/PID/status.
 type status struct {
 	uid                    int64
+	tgid                   int
 	threads                int64
 	capEff                 uint64
 	vmSize                 *size.Bytes // nil: no memory of its own
@@ -246,6 +256,10 @@ func parseStatus(s string) (st status, err error) {
 			uid, _, _ := strings.Cut(value, "\t")
 			if st.uid, err = strconv.ParseInt(uid, 10, 64); err != nil {
 				return st, fmt.Errorf("field Uid: %q: want four numbers", value)
+			}
+		case "Tgid":
+			if st.tgid, err = strconv.Atoi(value); err != nil {
+				return st, fmt.Errorf("field Tgid: %q: want a number", value)
 			}
 		case "Threads":
 			if st.threads, err = strconv.ParseInt(value, 10, 64); err != nil {
@@ -478,6 +492,9 @@ func (c *Collector) pidNSInitDead(pid string) *bool {
 		return new(false) // before 4.12; or a new namespace: the next child becomes its init
 	}
 	own, ownErr := c.link(pid, "ns/pid")
+	if denied(err) || denied(ownErr) {
+		return new(false) // another than its own only after unshare or setns: taken as not done
+	}
 	if err != nil || ownErr != nil {
 		return nil
 	}

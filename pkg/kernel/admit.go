@@ -285,7 +285,11 @@ func (f Facts) admitNever(family Family) Admission {
 	if h.OwnCharge != 0 {
 		committed.Note += " less overcheck's own " + h.OwnCharge.String()
 	}
-	a.Terms = append([]Term{committed, chargeTerm(p)}, f.reserves(family, caps[0], p.TotalVM)...)
+	a.Terms = []Term{committed, chargeTerm(p)}
+	if p.MayBeCharged > 0 {
+		a.Terms = append(a.Terms, Term{"growth, twice", 2 * p.MayBeCharged, "at most: committed, and again by this fork"})
+	}
+	a.Terms = append(a.Terms, f.reserves(family, caps[0], p.TotalVM)...)
 	a.LimitTerms = h.limitTerms()
 	e := h.CounterUncertainty()
 	a.compare(e)
@@ -335,14 +339,18 @@ func (f Facts) allowed(family Family, cap bool, totalVM size.Bytes) int64 {
 func (f Facts) reserves(family Family, cap bool, totalVM size.Bytes) (terms []Term) {
 	h := f.Host
 	owner := h.bytes(h.pages(totalVM) / 32)
+	who := "no CAP_SYS_ADMIN"
+	if len(f.caps()) > 1 {
+		who = "if no CAP_SYS_ADMIN"
+	}
 	switch {
 	case cap:
 	case family == RHEL66:
-		terms = append(terms, Term{"reserve", h.bytes(h.pages(h.CommitLimit) / 32), "1/32 of CommitLimit, without CAP_SYS_ADMIN"})
+		terms = append(terms, Term{"reserve", h.bytes(h.pages(h.CommitLimit) / 32), "1/32 of CommitLimit: " + who})
 	case family == F0 || family == F1:
-		terms = append(terms, Term{"reserve", h.bytes(h.pages(h.CommitLimit-h.SwapTotal) / 32), "1/32 of the limit without swap, without CAP_SYS_ADMIN"})
+		terms = append(terms, Term{"reserve", h.bytes(h.pages(h.CommitLimit-h.SwapTotal) / 32), "1/32 of the limit without swap: " + who})
 	default:
-		terms = append(terms, Term{adminReserveName, h.adminReserve(), "vm.admin_reserve_kbytes: no CAP_SYS_ADMIN"})
+		terms = append(terms, Term{adminReserveName, h.adminReserve(), "vm.admin_reserve_kbytes: " + who})
 	}
 	if family < F2 || h.UserReserve == nil {
 		return append(terms, Term{"reserve", owner, "total_vm/32"})
@@ -514,8 +522,10 @@ func (p Process) boundsReason(lo, hi size.Bytes) string {
 
 func largestTerm(p Process) Term {
 	note := "of " + plural(p.Charged, "charged mapping")
-	if p.Source == FromMaps || p.Source == FromStatus {
-		note = fmt.Sprintf("from %s: at most %s", p.Source, p.LargestMax)
+	if p.MayBeCharged > 0 {
+		note = fmt.Sprintf("at most: between %s and this", p.LargestMin)
+	} else if p.Source == FromMaps || p.Source == FromStatus {
+		note = fmt.Sprintf("likely, from %s: at most %s", p.Source, p.LargestMax)
 	}
 	return Term{"largest mapping", p.Largest, note}
 }

@@ -35,7 +35,7 @@ func changeKeys() []struct {
 		{"kernel", "a release", parseKernel},
 		{"grow", "a size", parseSize(grow)},
 		{"restart", "true or false", parseRestart},
-		{"memory.max", "a size", parseSize(setMemoryMax)},
+		{"memory.max", "a size", parseMemoryMax},
 	}
 }
 
@@ -45,6 +45,13 @@ func ChangeKeys() (keys []string) {
 		keys = append(keys, k.key+"=<"+k.value+">")
 	}
 	return keys
+}
+
+// OfProcess reports whether a change, spelt as ParseChange takes it, is one of a
+// process rather than of the host.
+func OfProcess(s string) bool {
+	key, _, _ := strings.Cut(s, "=")
+	return key == "grow" || key == "restart" || key == "memory.max"
 }
 
 // ParseChange reads one change as the command line spells it, "KEY=VALUE". The
@@ -80,6 +87,9 @@ func parseInt(lo, hi int64, set func(*Facts, int64)) func(string) (Change, error
 
 func parseSize(set func(*Facts, size.Bytes)) func(string) (Change, error) {
 	return func(s string) (Change, error) {
+		if s == "0" {
+			s = "0B" // no unit needed
+		}
 		b, err := size.Parse(s)
 		if err != nil {
 			return nil, err
@@ -120,6 +130,13 @@ func parseRestart(s string) (Change, error) {
 		return nil, fmt.Errorf("%q: want true or false", s)
 	}
 	return func(f Facts) Facts { f.Process.Restart = restart; return f }, nil
+}
+
+func parseMemoryMax(s string) (Change, error) {
+	if s == "max" {
+		return func(f Facts) Facts { setMemoryMax(&f, Limit{Unlimited: true}); return f }, nil
+	}
+	return parseSize(func(f *Facts, b size.Bytes) { setMemoryMax(f, Limit{Value: int64(b)}) })(s)
 }
 
 func setMode(f *Facts, n int64) { f.Host.Mode = Mode(n) }
@@ -226,19 +243,18 @@ func grow(f *Facts, b size.Bytes) {
 	}
 	p.Memory = groups
 	p.LargestMax += more
+	p.Largest = p.LargestMax
 	if p.Noreserve == nil || noreserve > 0 {
 		p.MayBeCharged += more
 		return
 	}
 	f.charge(more)
-	p.Largest += more
 }
 
 // setMemoryMax sets the limit of the process's own memory cgroup; where none was
 // seen it is given one, with what it has resident as the usage.
-func setMemoryMax(f *Facts, b size.Bytes) {
+func setMemoryMax(f *Facts, limit Limit) {
 	p := &f.Process
-	limit := Limit{Value: int64(b)}
 	if len(p.Memory) == 0 {
 		p.Memory = []MemoryCgroup{{Path: "(as set)", Current: p.RSS, Max: limit, Rough: true}}
 		return

@@ -51,8 +51,8 @@ const (
 // String describes the family's kernels.
 func (f Family) String() string {
 	return []string{
-		"Linux <= 3.0", "RHEL 6.6", "RHEL 6.8", "Linux 3.1 to 3.9", "Linux 3.10 to 4.16",
-		"Linux 4.17 to 4.19", "Linux 4.20 to 5.1", "Linux >= 5.2",
+		"Linux <= 3.0", "RHEL 6.6", "RHEL 6.8", "Linux 3.1 to 3.9", "Linux 3.10 to 4.16, RHEL 7",
+		"Linux 4.17 to 4.19", "Linux 4.20 to 5.1, RHEL 8.1", "Linux >= 5.2, RHEL >= 8.3",
 	}[f]
 }
 

@@ -10,13 +10,14 @@ import (
 	"github.com/overcheck/overcheck/pkg/verdict"
 )
 
-// Format writes reports to w in one go.
-type Format func(w io.Writer, reports []verdict.Report) error
+// Format writes reports to w in one go. list: several were asked for, however
+// many there are.
+type Format func(w io.Writer, reports []verdict.Report, list bool) error
 
-// JSON writes one report as an object, several as an object that lists them.
-func JSON(w io.Writer, reports []verdict.Report) error {
+// JSON writes the one report as an object, or an object that lists them.
+func JSON(w io.Writer, reports []verdict.Report, list bool) error {
 	var v any = verdict.Reports{Schema: verdict.Schema, Reports: reports}
-	if len(reports) == 1 {
+	if !list {
 		v = reports[0]
 	}
 	var b bytes.Buffer

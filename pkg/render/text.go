@@ -19,7 +19,7 @@ import (
 // Text returns the format for people: the answer first, then the sum, then the
 // rest, in at most 80 columns but where a name alone is longer.
 func Text(colored bool) Format {
-	return func(w io.Writer, reports []verdict.Report) error {
+	return func(w io.Writer, reports []verdict.Report, _ bool) error {
 		t := text{styles: newStyles(colored)}
 		for i, r := range reports {
 			if i > 0 {
@@ -121,8 +121,12 @@ func word(o kernel.Outcome) string {
 
 func (t *text) report(r verdict.Report) {
 	t.line("%s", t.outcome(r.Verdict, headline(r), 0))
-	if r.Process == nil {
-		t.wrapped("", fmt.Sprintf("This host runs Linux %s with vm.overcommit_memory=%d (%s).", Printable(r.Host.Release), r.Host.Mode, r.Host.ModeName))
+	host := fmt.Sprintf("Linux %s with vm.overcommit_memory=%d (%s).", Printable(r.Host.Release), r.Host.Mode, r.Host.ModeName)
+	switch {
+	case len(r.Assumed) > 0:
+		t.wrapped("", t.doubt("WHAT IF")+" "+Printable(strings.Join(r.Assumed, ", "))+": "+host)
+	case r.Process == nil:
+		t.wrapped("", "This host runs "+host)
 	}
 	t.line("")
 	t.modes(r)
@@ -132,9 +136,6 @@ func (t *text) report(r verdict.Report) {
 	t.line("")
 	t.line("%s", t.key("checks, in the kernel's order"))
 	for _, c := range r.Checks {
-		if c.ID == kernel.AfterCommit {
-			t.check(commitCheck(r.Current()))
-		}
 		t.check(c)
 	}
 	if s := r.Survival; s != nil {
@@ -152,10 +153,14 @@ func headline(r verdict.Report) string {
 		s = fmt.Sprintf("%s (pid %d): fork", Printable(p.Comm), p.PID)
 	}
 	switch {
+	case r.Verdict == kernel.Succeeds && len(r.Assumed) > 0:
+		s += " would succeed"
 	case r.Verdict == kernel.Succeeds:
 		s += " succeeds now"
 	case r.Verdict == kernel.Uncertain:
-		s += " is uncertain"
+		s += " is uncertain (" + strings.Join(doubts(r), ", ") + ")"
+	case len(r.Assumed) > 0 && r.Errno != nil:
+		s += " would FAIL with " + string(*r.Errno)
 	case r.Errno == nil:
 		s += " FAILS: it would be killed"
 	default:
@@ -168,7 +173,7 @@ func headline(r verdict.Report) string {
 	for _, o := range []struct {
 		kernel.Outcome
 		words string
-	}{{kernel.Succeeds, "would succeed"}, {kernel.Fails, "would FAIL"}, {kernel.Uncertain, "uncertain"}} {
+	}{{kernel.Succeeds, "succeeds"}, {kernel.Fails, "would FAIL"}, {kernel.Uncertain, "uncertain"}} {
 		var modes []string
 		for _, a := range r.Admission {
 			if a.Outcome == o.Outcome && o.Outcome != now {
@@ -180,6 +185,16 @@ func headline(r verdict.Report) string {
 		}
 	}
 	return s
+}
+
+// doubts are the checks that leave the verdict uncertain.
+func doubts(r verdict.Report) (ids []string) {
+	for _, c := range r.Checks {
+		if c.Outcome == kernel.Uncertain {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
 }
 
 // modes is the table.
@@ -302,7 +317,11 @@ func restartLine(r verdict.Report, a kernel.Admission) string {
 	if a.NeedAfterRestart != nil {
 		s += fmt.Sprintf(", needs %s", a.NeedAfterRestart)
 	}
-	if n := r.Process.Noreserve; a.Mode == kernel.Never && n != nil {
+	switch n := r.Process.Noreserve; {
+	case a.Mode != kernel.Never:
+	case r.Process.MayBeCharged > 0:
+		s += ": all that it grows by would be charged"
+	case n != nil && *n > 0:
 		s += fmt.Sprintf(": %s is mapped MAP_NORESERVE now and not charged, and would be", n)
 	}
 	return s + "."
@@ -315,14 +334,6 @@ func pathName(path string) string {
 	return Printable(path)
 }
 
-// commitCheck puts the current mode's admission among the checks.
-func commitCheck(a kernel.Admission) kernel.Check {
-	return kernel.Check{
-		ID: "commit", Outcome: a.Outcome, Errno: a.Errno,
-		Where: fmt.Sprintf("vm.overcommit_memory=%d", a.Mode), Reason: "the sum above",
-	}
-}
-
 func (t *text) check(c kernel.Check) {
 	var parts []string
 	if c.Errno != nil {
@@ -332,7 +343,7 @@ func (t *text) check(c kernel.Check) {
 	case c.Used != nil && c.Limit != nil:
 		parts = append(parts, fmt.Sprintf("%d of %d,", *c.Used, *c.Limit))
 	case c.NeedBytes != nil && c.LimitBytes != nil:
-		parts = append(parts, fmt.Sprintf("needs %s of %s,", c.NeedBytes, c.LimitBytes))
+		parts = append(parts, fmt.Sprintf("needs %s, limit %s,", c.NeedBytes, c.LimitBytes))
 	}
 	parts = append(parts, Printable(c.Where))
 	if c.Reason != "" {
@@ -358,7 +369,11 @@ func (t *text) survival(s verdict.Survival) {
 		t.wrapped("  ", fmt.Sprintf("%.0f%% of %s may be rewritten while the child lives before %s is out of memory (%s available).",
 			*s.BreakEven, s.CowWorst, where, s.Available))
 	}
-	t.wrapped("  ", fmt.Sprintf("The fork copies up to %s of page tables: a pause of about %.0f ms (less with huge pages).", s.PageTables, max(s.Pause, 1)))
+	pause := fmt.Sprintf("about %.0f ms (less with huge pages)", s.Pause)
+	if s.Pause < 1 {
+		pause = "less than 1 ms"
+	}
+	t.wrapped("  ", fmt.Sprintf("The fork copies up to %s of page tables: a pause of %s.", s.PageTables, pause))
 }
 
 // mappings says where the mappings were read and what that left open.
@@ -372,7 +387,7 @@ func (t *text) mappings(r verdict.Report) {
 	case kernel.FromMaps:
 		t.wrapped("", fmt.Sprintf("Mappings read from maps, to spare the process: --mappings smaps gives the exact charge, and may hold it up for about 10 ms per GiB resident (%s).", p.RSS))
 	case kernel.FromStatus:
-		t.wrapped("", "Its mappings may not be read: bounds from status. Run as root, or as the owner of the process, for the exact charge.")
+		t.wrapped("", "Its mappings may not be read: bounds from status. Run as its owner, or with CAP_SYS_PTRACE and all capabilities that it has, for the exact charge.")
 	case kernel.FromSmaps:
 		s := fmt.Sprintf("Mappings read from smaps: %s charged in %d of %d mappings", p.Charge, p.Charged, p.MappingCount)
 		if *p.Noreserve > 0 {

@@ -4,6 +4,8 @@
 package verdict
 
 import (
+	"fmt"
+
 	"github.com/overcheck/overcheck/pkg/kernel"
 	"github.com/overcheck/overcheck/pkg/size"
 )
@@ -14,7 +16,10 @@ const Schema = "overcheck.v1"
 // Report is everything overcheck says of one process on one host.
 type Report struct {
 	Schema string `json:"schema"`
-	Host   Host   `json:"host"`
+	// Assumed are the changes that the facts went through before they were judged,
+	// as --set spells them: with any, this is a what-if, not the host as it is.
+	Assumed []string `json:"assumed"`
+	Host    Host     `json:"host"`
 	// Process is nil in a report on the host alone, which judges the fork of a
 	// small shell.
 	Process   *kernel.Process    `json:"process,omitempty"`
@@ -67,16 +72,22 @@ type Persist struct {
 	Content string `json:"content"`
 }
 
-// Judge reports on the facts.
-func Judge(f kernel.Facts) Report {
+// Judge reports on the facts, after the changes that assumed names.
+func Judge(f kernel.Facts, assumed ...string) Report {
 	r := Report{
 		Schema:   Schema,
+		Assumed:  append([]string{}, assumed...),
 		Host:     Host{Host: f.Host, ModeName: f.Host.Mode.String()},
-		Checks:   f.Checks(),
 		Findings: []Finding{}, Remedies: []Remedy{},
 	}
 	for _, m := range kernel.Modes() {
 		r.Admission = append(r.Admission, f.Admit(m))
+	}
+	for _, c := range f.Checks() {
+		if c.ID == kernel.AfterCommit {
+			r.Checks = append(r.Checks, commitCheck(r.Current()))
+		}
+		r.Checks = append(r.Checks, c)
 	}
 	if f.Process.Source != kernel.Assumed {
 		p := f.Process
@@ -91,26 +102,27 @@ func Judge(f kernel.Facts) Report {
 // Current returns the admission of the mode in force.
 func (r Report) Current() kernel.Admission { return r.Admission[r.Host.Mode] }
 
-// now combines the checks and the current mode's admission. Where several fail,
-// the errno is that of the first in the kernel's order.
+// now combines the checks. Where several fail, the errno is that of the first in
+// the kernel's order.
 func (r Report) now() (kernel.Outcome, *kernel.Errno) {
-	outcomes := make([]kernel.Outcome, 0, len(r.Checks)+1)
-	outcomes = append(outcomes, r.Current().Outcome)
-	var first *kernel.Errno // stays nil where the first failure is a kill
-	failed := false
-	fail := func(o kernel.Outcome, e *kernel.Errno) {
-		if !failed && o == kernel.Fails {
-			failed, first = true, e
-		}
+	outcomes := make([]kernel.Outcome, 0, len(r.Checks))
+	for _, c := range r.Checks {
+		outcomes = append(outcomes, c.Outcome)
 	}
 	for _, c := range r.Checks {
-		if c.ID == kernel.AfterCommit {
-			fail(r.Current().Outcome, r.Current().Errno)
+		if c.Outcome == kernel.Fails {
+			return kernel.Fails, c.Errno // nil where it is a kill
 		}
-		outcomes = append(outcomes, c.Outcome)
-		fail(c.Outcome, c.Errno)
 	}
-	return kernel.Worst(outcomes...), first
+	return kernel.Worst(outcomes...), nil
+}
+
+// commitCheck puts the current mode's admission among the checks.
+func commitCheck(a kernel.Admission) kernel.Check {
+	return kernel.Check{
+		ID: "commit", Outcome: a.Outcome, Errno: a.Errno, NeedBytes: a.Need, LimitBytes: a.Limit,
+		Where: fmt.Sprintf("vm.overcommit_memory=%d", a.Mode), Reason: a.Reason,
+	}
 }
 
 // Resident memory up to which reading smaps is worth its price, about 10 ms of
