@@ -25,7 +25,7 @@ test:
 # Boots Debian's kernels under QEMU (apt-get install qemu-system-x86), as root or not.
 test-kernels:
 	cmd/overcheck/testdata/getkernels.sh all .kernels
-	OVERCHECK_KERNELS="$$(echo .kernels/vmlinuz-* | sed "s|[^ ]*|$(CURDIR)/&|g")" OVERCHECK_KERNELS_FULL=1 \
+	OVERCHECK_KERNELS="$$(echo .kernels/vmlinuz-* | sed "s|[^ ]*|$(CURDIR)/&|g")" OVERCHECK_KERNELS_FULL=1 OVERCHECK_ACCURACY=$(CURDIR)/docs/accuracy.md \
 		go test -count=1 -timeout 2h -v -run '^TestKernels$$' ./cmd/overcheck
 
 bench:

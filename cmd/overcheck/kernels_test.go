@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/overcheck/overcheck/pkg/kernel"
 	"github.com/overcheck/overcheck/pkg/size"
@@ -71,6 +72,9 @@ func TestKernels(t *testing.T) {
 	}
 	wrong, uncertain := count(all)
 	t.Logf("in all %d forks, %d wrong, %d uncertain", len(all), wrong, uncertain)
+	if page := os.Getenv("OVERCHECK_ACCURACY"); page != "" {
+		rewriteTable(t, page, "kernels", kernelTable(all))
+	}
 	if out := os.Getenv("OVERCHECK_NDJSON"); out != "" {
 		var b bytes.Buffer
 		e := json.NewEncoder(&b)
@@ -82,6 +86,60 @@ func TestKernels(t *testing.T) {
 		if err := os.WriteFile(out, b.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// kernelTable is the campaign in Markdown, a row for each kernel and size.
+func kernelTable(all []record) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, `make test-kernels`:\n\n", time.Now().UTC().Format(time.DateOnly))
+	b.WriteString("| kernel | RAM, MiB | forks | refused | wrong | uncertain |\n|---|---:|---:|---:|---:|---:|\n")
+	row := func(name, ram string, records []record) {
+		wrong, uncertain := count(records)
+		refused := 0
+		for _, r := range records {
+			if r.Errno != 0 {
+				refused++
+			}
+		}
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d |\n", name, ram, len(records), refused, wrong, uncertain)
+	}
+	type key struct {
+		kernel string
+		ram    size.Bytes
+	}
+	groups := map[key][]record{}
+	var order []key
+	for _, r := range all {
+		// One size of guest has a little more or less RAM from kernel to kernel.
+		k := key{r.Kernel, (r.RAM/size.MiB + 127) / 128 * 128}
+		if groups[k] == nil {
+			order = append(order, k)
+		}
+		groups[k] = append(groups[k], r)
+	}
+	for _, k := range order {
+		row(k.kernel, fmt.Sprint(int64(k.ram)), groups[k])
+	}
+	row("all", "", all)
+	return b.String()
+}
+
+// rewriteTable replaces what stands between two marks of a page.
+func rewriteTable(t *testing.T, page, mark, table string) {
+	t.Helper()
+	b, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin, end := "<!-- "+mark+" -->\n", "<!-- end of "+mark+" -->"
+	before, rest, found := strings.Cut(string(b), begin)
+	_, after, closed := strings.Cut(rest, end)
+	if !found || !closed {
+		t.Fatalf("%s: no marks %q", page, mark)
+	}
+	if err := os.WriteFile(page, []byte(before+begin+table+end+after), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -296,8 +296,9 @@ func oracleTry(t *testing.T, rng *rand.Rand, overcheck string, v *victim, c *tal
 	limit := *never.Need + delta
 	// Everybody else must live with it too: the fork alone may be refused.
 	limit = max(limit, first.Host.CommittedAS+baseCharge()/4)
-	whatIf := v.judge(overcheck, "--set", fmt.Sprintf("vm.overcommit_kbytes=%d", limit/size.KiB), "--set", "vm.overcommit_memory=2")
-	setSysctl(t, "overcommit_kbytes", int64(limit/size.KiB))
+	kbytes := kbytesFor(limit, first.Host)
+	whatIf := v.judge(overcheck, "--set", fmt.Sprintf("vm.overcommit_kbytes=%d", kbytes), "--set", "vm.overcommit_memory=2")
+	setSysctl(t, "overcommit_kbytes", kbytes)
 	defer setSysctl(t, "overcommit_memory", 0)
 	setSysctl(t, "overcommit_memory", rng.Int64N(2))
 	said := v.judge(overcheck)
@@ -331,6 +332,12 @@ func oracleTry(t *testing.T, rng *rand.Rand, overcheck string, v *victim, c *tal
 		}
 	}
 	return true
+}
+
+// kbytesFor is the vm.overcommit_kbytes that makes CommitLimit this, swap being
+// added to it.
+func kbytesFor(limit size.Bytes, h verdict.Host) int64 {
+	return max(int64((limit-h.SwapTotal)/size.KiB), 4)
 }
 
 // shape is a process to make.

@@ -100,14 +100,14 @@ func TestRedis(t *testing.T) {
 				t.Fatalf("populate: %s", got)
 			}
 			v := &victim{t: t, cmd: r.cmd}
-			never := v.judge(overcheck, "--mappings", "smaps").Admission[kernel.Never]
-			charge := v.judge(overcheck).Process.Charge
+			first := v.judge(overcheck, "--mappings", "smaps")
+			never, charge := first.Admission[kernel.Never], first.Process.Charge
 
 			for _, headroom := range []size.Bytes{-charge / 2, charge/2 + size.GiB} {
 				if charge < 512*size.MiB && headroom < 0 {
 					continue // so little is charged that a refusing limit would starve everybody
 				}
-				setSysctl(t, "overcommit_kbytes", int64((*never.Need+headroom)/size.KiB))
+				setSysctl(t, "overcommit_kbytes", kbytesFor(*never.Need+headroom, first.Host))
 				said := v.judge(overcheck)
 				if said.Verdict != kernel.Succeeds {
 					t.Errorf("in mode 0: %s", said.Verdict)
@@ -127,7 +127,7 @@ func TestRedis(t *testing.T) {
 			held := said.Process.Charge
 			if startedIn == kernel.Heuristic {
 				held = *said.Process.Noreserve
-				setSysctl(t, "overcommit_kbytes", int64((*said.Admission[kernel.Never].Need+size.GiB/2)/size.KiB))
+				setSysctl(t, "overcommit_kbytes", kbytesFor(*said.Admission[kernel.Never].Need+size.GiB/2, said.Host))
 				a := v.judge(overcheck).Admission[kernel.Never]
 				if a.Outcome != kernel.Succeeds || *a.AfterRestart != kernel.Fails {
 					t.Errorf("with half a GiB of headroom: %s, after a restart %s", a.Outcome, *a.AfterRestart)

@@ -188,7 +188,9 @@ func (f Facts) admitOldHeuristic(family Family) Admission {
 	a.LargestFork = &largest
 	a.compare(h.bytes(e))
 	need := span{h.pages(p.LargestMin), h.pages(p.LargestMax)}
-	a.decide(need, limit, e, true)
+	if a.decide(need, limit, e, true); a.Outcome == Fails && p.ChargeMin == 0 {
+		a.Outcome = Uncertain // perhaps nothing is charged, and nothing checked
+	}
 	if a.Outcome == Uncertain {
 		a.Reason = f.why(a, h.MeminfoRewritten, len(f.caps()) > 1, p.LargestMin, p.LargestMax)
 		if h.unseenOld(family) > 0 && need.lo < limit.hi && need.hi >= limit.lo {
