@@ -23,9 +23,10 @@ func TestArrows(t *testing.T) {
 		"pkg/smaps":   {"pkg/size", "pkg/kernel"},
 		"pkg/collect": {"pkg/size", "pkg/kernel", "pkg/smaps", "github.com/prometheus/procfs"},
 		"pkg/verdict": {"pkg/size", "pkg/kernel"},
+		"pkg/probe":   {"pkg/size", "pkg/kernel", "golang.org/x/sys/unix"},
 		"pkg/render":  {"pkg/size", "pkg/kernel", "pkg/verdict", "github.com/fatih/color"},
 		"cmd/overcheck": {
-			"pkg/collect", "pkg/kernel", "pkg/render", "pkg/verdict",
+			"pkg/collect", "pkg/kernel", "pkg/probe", "pkg/render", "pkg/size", "pkg/verdict",
 			"github.com/spf13/cobra", "github.com/mattn/go-isatty",
 		},
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/overcheck/overcheck/pkg/collect"
 	"github.com/overcheck/overcheck/pkg/kernel"
+	"github.com/overcheck/overcheck/pkg/probe"
 	"github.com/overcheck/overcheck/pkg/render"
 	"github.com/overcheck/overcheck/pkg/verdict"
 )
@@ -20,30 +21,40 @@ import (
 type common struct {
 	output, color, procfs, sysfs string
 	set                          []string
+	probe                        bool
 }
 
+// add gives a command all of them.
 func (o *common) add(c *cobra.Command) {
+	o.addOutput(c)
+	c.Flags().BoolVar(&o.probe, "probe", false, "where the release does not tell which mode-0 rule the kernel has, ask it (in mode 0, by a mapping that is gone at once)")
+	c.Flags().StringArrayVar(&o.set, "set", nil, "judge as if `KEY=VALUE` held (repeatable, in order); keys:\n"+strings.Join(kernel.ChangeKeys(), "\n")+
+		"\novercommit_ratio and overcommit_kbytes zero each other, as when they are written")
+}
+
+// addOutput gives it those that it has when it asks about the world as it is.
+func (o *common) addOutput(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVarP(&o.output, "output", "o", "text", "text or json")
 	f.StringVar(&o.color, "color", "auto", "auto (on a terminal, unless NO_COLOR is set), always or never")
 	f.StringVar(&o.procfs, "procfs", "/proc", "read /proc at `DIR`: in a container, the host's")
 	f.StringVar(&o.sysfs, "sysfs", "/sys", "read /sys at `DIR`")
-	f.StringArrayVar(&o.set, "set", nil, "judge as if `KEY=VALUE` held (repeatable, in order); keys:\n"+strings.Join(kernel.ChangeKeys(), "\n")+
-		"\novercommit_ratio and overcommit_kbytes zero each other, as when they are written")
 }
 
 // settings are the common flags, parsed.
 type settings struct {
 	format    render.Format
+	colored   bool
 	collector *collect.Collector
 	changes   []kernel.Change
 	assumed   []string // the changes as they were spelt
 	// old: a change names another kernel, which may need the inputs of the old rule.
-	old bool
+	old   bool
+	probe bool
 }
 
 func (o common) parse(s streams) (settings, error) {
-	var p settings
+	p := settings{probe: o.probe}
 	for _, text := range o.set {
 		change, err := kernel.ParseChange(text)
 		if err != nil {
@@ -62,6 +73,7 @@ func (o common) parse(s streams) (settings, error) {
 	default:
 		return p, fmt.Errorf("--color: %q: want auto, always or never", o.color)
 	}
+	p.colored = colored
 	switch o.output {
 	case "text":
 		p.format = render.Text(colored)
@@ -73,6 +85,23 @@ func (o common) parse(s streams) (settings, error) {
 	var err error
 	p.collector, err = collect.New(o.procfs, o.sysfs, s.pageSize)
 	return p, err
+}
+
+// host collects the facts about the host, and where --probe asks for it, what
+// only the kernel itself can tell.
+func (p settings) host() (kernel.Host, error) {
+	h, err := p.collector.Host(p.old)
+	if err != nil || !p.probe {
+		return h, err
+	}
+	if families, _ := h.Families(); len(families) > 1 {
+		newRule, err := probe.NewRule(h)
+		if err != nil {
+			return h, err
+		}
+		h.NewRule = &newRule
+	}
+	return h, nil
 }
 
 // judge reports on the facts after the changes that --set asks for.

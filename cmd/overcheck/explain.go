@@ -37,7 +37,7 @@ is charged 4 MiB. 'overcheck pid' judges a real process.`,
 				}
 			}
 			var f kernel.Facts
-			if f.Host, err = p.collector.Host(p.old); err != nil {
+			if f.Host, err = p.host(); err != nil {
 				return err
 			}
 			if f.Process, err = p.collector.Shell(f.Host); err != nil {

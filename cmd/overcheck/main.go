@@ -100,7 +100,8 @@ Exit codes: 0 the answer is good, 1 it was checked and is not good (fails or
 uncertain), 2 it could not be checked.`,
 		Example: `  overcheck explain                 this host: its mode, and the largest fork
   overcheck pid 4127                one process
-  overcheck pid --name redis        every process whose name matches`,
+  overcheck pid --name redis        every process whose name matches
+  overcheck verify 4127             the kernel's own answer beside overcheck's`,
 		Version:                    version(),
 		SilenceErrors:              true,
 		SilenceUsage:               true,
@@ -114,7 +115,7 @@ uncertain), 2 it could not be checked.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return hinted{err, "see '" + c.CommandPath() + " --help'"}
 	})
-	root.AddCommand(newExplain(s), newPid(s))
+	root.AddCommand(newExplain(s), newPid(s), newVerify(s))
 	return root
 }
 

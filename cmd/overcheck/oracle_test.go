@@ -177,9 +177,24 @@ func (v *victim) judge(bin string, args ...string) verdict.Report {
 	return r
 }
 
+// verify has overcheck ask the kernel.
+func (v *victim) verify(bin string) (got verdict.Verification) {
+	v.t.Helper()
+	args := []string{"verify", strconv.Itoa(v.cmd.Process.Pid), "--allow-transient-charge", "-o", "json"}
+	out, err := exec.Command(bin, args...).Output()
+	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != exitBad) {
+		v.t.Fatalf("overcheck %q: %v\n%s", args, err, exit.Stderr)
+	}
+	if err := json.Unmarshal(out, &got); err != nil {
+		v.t.Fatalf("overcheck %q: %v\n%s", args, err, out)
+	}
+	return got
+}
+
 // tally counts predictions against forks.
 type tally struct {
 	forks, wrong, uncertain int
+	otherwise               int    // verify got another answer than the fork, within E
 	out                     string // where to record each fork as NDJSON; "": nowhere
 }
 
@@ -265,7 +280,7 @@ func TestOracleRandomShapes(t *testing.T) {
 		})
 	}
 	setSysctl(t, "overcommit_memory", 0)
-	t.Logf("seed %d: %d forks, %d wrong, %d uncertain", seed, c.forks, c.wrong, c.uncertain)
+	t.Logf("seed %d: %d forks, %d wrong, %d uncertain; verify got another answer %d times, within E", seed, c.forks, c.wrong, c.uncertain, c.otherwise)
 	if c.forks < 3*shapes {
 		t.Errorf("%d forks of %d processes: want three each", c.forks, shapes)
 	}
@@ -304,9 +319,11 @@ func oracleTry(t *testing.T, rng *rand.Rand, overcheck string, v *victim, c *tal
 	said := v.judge(overcheck)
 	bounds := v.judge(overcheck, "--mappings", "maps")
 	var answers []syscall.Errno
+	var asked []verdict.Verification
 	for _, m := range kernel.Modes() {
 		setSysctl(t, "overcommit_memory", int64(m))
 		answers = append(answers, v.fork())
+		asked = append(asked, v.verify(overcheck))
 		setSysctl(t, "overcommit_memory", 0)
 	}
 	after := v.judge(overcheck).Host.Committed()
@@ -319,6 +336,15 @@ func oracleTry(t *testing.T, rng *rand.Rand, overcheck string, v *victim, c *tal
 		m := kernel.Mode(m)
 		c.note(t, v, said.Host, said.Admission[m], got)
 		c.compare(t, fmt.Sprintf("%v in mode %d", v.ops, m), said.Admission[m], got)
+		if !asked[m].Agrees {
+			t.Errorf("%v in mode %d: the model disagrees with what verify got: %+v", v.ops, m, asked[m].Asked)
+		}
+		if (asked[m].Kernel == kernel.Succeeds) != (got == 0) {
+			c.otherwise++
+			if h := said.Admission[m].Headroom; h == nil || h.Abs() > *said.Admission[m].Uncertainty {
+				t.Errorf("%v in mode %d: verify got %s, fork() returned %v, headroom %s", v.ops, m, asked[m].Kernel, got, h)
+			}
+		}
 		// Bounds may leave it open, but not be wrong. Nor may a what-if be.
 		if o := bounds.Admission[m].Outcome; o != kernel.Uncertain && (o == kernel.Succeeds) != (got == 0) {
 			t.Errorf("%v in mode %d: from maps overcheck said %q, fork() returned %v", v.ops, m, o, got)

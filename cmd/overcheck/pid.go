@@ -103,7 +103,7 @@ func runPid(s streams, o pidOptions, args []string) error {
 // facts collects what is known of one process, at the least burden to it that
 // decides the verdict.
 func facts(p settings, pid int, mappings string) (f kernel.Facts, err error) {
-	if f.Host, err = p.collector.Host(p.old); err != nil {
+	if f.Host, err = p.host(); err != nil {
 		return f, err
 	}
 	if f.Process, err = p.collector.Process(pid, f.Host); err != nil {
@@ -135,7 +135,7 @@ func smaps(p settings, f *kernel.Facts) (err error) {
 		return err
 	}
 	// overcheck's own charge has grown with what it read.
-	f.Host, err = p.collector.Host(p.old)
+	f.Host, err = p.host()
 	return err
 }
 

@@ -204,6 +204,9 @@ func (c *Collector) Shell(h kernel.Host) (kernel.Process, error) {
 	return p, c.surroundings("self", &p, status, h)
 }
 
+// OwnVM is overcheck's own address space, mm->total_vm.
+func (c *Collector) OwnVM() (size.Bytes, error) { return c.totalVM("self") }
+
 // totalVM reads mm->total_vm: the first field of statm, in pages.
 func (c *Collector) totalVM(pid string) (size.Bytes, error) {
 	text, err := c.read(pid, "statm")

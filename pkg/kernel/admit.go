@@ -169,7 +169,7 @@ func (f Facts) admitOldHeuristic(family Family) Admission {
 	r, err := ParseRelease(h.Release)
 	mayWrap := err != nil || r.arithmetic() != signed
 	var limit span
-	for i, cap := range f.caps() {
+	for i, cap := range f.Caps() {
 		terms := h.oldLimitTerms(family, cap)
 		lo := h.pages(sum(terms))
 		hi := lo + h.unseenOld(family)
@@ -192,7 +192,7 @@ func (f Facts) admitOldHeuristic(family Family) Admission {
 		a.Outcome = Uncertain // perhaps nothing is charged, and nothing checked
 	}
 	if a.Outcome == Uncertain {
-		a.Reason = f.why(a, h.MeminfoRewritten, len(f.caps()) > 1, p.LargestMin, p.LargestMax)
+		a.Reason = f.why(a, h.MeminfoRewritten, len(f.Caps()) > 1, p.LargestMin, p.LargestMax)
 		if h.unseenOld(family) > 0 && need.lo < limit.hi && need.hi >= limit.lo {
 			a.Reason += "; this kernel also counts memory as reclaimable that /proc does not show"
 		}
@@ -282,7 +282,7 @@ func (f Facts) admitNever(family Family) Admission {
 		Meaning: "all that is charged on the host must stay under the commit limit, used or not; a fork is charged once more for all of the process's charged mappings",
 		Rule:    "all that is committed, this fork and the reserves, against CommitLimit",
 	}
-	caps := f.caps()
+	caps := f.Caps()
 	committed := Term{"committed now", h.Committed(), "Committed_AS"}
 	if h.OwnCharge != 0 {
 		committed.Note += " less overcheck's own " + h.OwnCharge.String()
@@ -342,7 +342,7 @@ func (f Facts) reserves(family Family, cap bool, totalVM size.Bytes) (terms []Te
 	h := f.Host
 	owner := h.bytes(h.pages(totalVM) / 32)
 	who := "no CAP_SYS_ADMIN"
-	if len(f.caps()) > 1 {
+	if len(f.Caps()) > 1 {
 		who = "if no CAP_SYS_ADMIN"
 	}
 	switch {
@@ -394,10 +394,10 @@ func (h Host) limitTerms() []Term {
 	}
 }
 
-// caps returns what cap_sys_admin may be in __vm_enough_memory: one value, or
+// Caps returns what cap_sys_admin may be in __vm_enough_memory: one value, or
 // both where it cannot be known. SELinux may deny sys_admin to a domain that
 // runs as root (selinux_vm_enough_memory), and /proc does not show it.
-func (f Facts) caps() []bool {
+func (f Facts) Caps() []bool {
 	switch c := f.Process.CapSysAdmin; {
 	case c == nil, *c && f.Host.SELinuxEnforcing:
 		return []bool{false, true}

@@ -119,7 +119,7 @@ func parseKernel(s string) (Change, error) {
 	return func(f Facts) Facts {
 		f.Host.Release = s
 		f.Host.Version = "" // it is the other kernel's; most are SMP
-		f.Host.NoMMU = false
+		f.Host.NoMMU, f.Host.NewRule = false, nil
 		return f
 	}, nil
 }

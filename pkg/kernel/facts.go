@@ -53,6 +53,7 @@ type Host struct {
 	LoadavgRewritten bool        `json:"loadavg_rewritten,omitempty"`    // lxcfs stands over /proc/loadavg
 	SELinuxEnforcing bool        `json:"selinux_enforcing,omitempty"`    // a confined root domain may lack sys_admin
 	NoMMU            bool        `json:"no_mmu,omitempty"`               // CONFIG_MMU=n
+	NewRule          *bool       `json:"new_rule,omitempty"`             // what a probe found out of the mode-0 rule; nil: not asked
 	LimitGuessed     bool        `json:"commit_limit_guessed,omitempty"` // a change made CommitLimit of rewritten numbers
 	PresentRAM       size.Bytes  `json:"present_ram_bytes"`              // Σ present of zoneinfo: MemTotal before any ballooning; 0: not read
 	OwnThreads       int64       `json:"own_threads"`                    // overcheck's own among Threads

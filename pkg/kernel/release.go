@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -61,6 +62,22 @@ func (f Family) String() string {
 // F5 (2019) could be in any vendor's 4.x kernel of after that date; only those
 // whose sources were read are taken at their number.
 func (h Host) Families() (fs []Family, why string) {
+	fs, why = h.familiesByRelease()
+	if h.NewRule == nil || len(fs) == 1 {
+		return fs, why
+	}
+	// A probe has settled it.
+	if *h.NewRule {
+		return []Family{F5}, ""
+	}
+	fs = slices.DeleteFunc(fs, func(f Family) bool { return f == F5 })
+	if len(fs) == 1 {
+		why = ""
+	}
+	return fs, why
+}
+
+func (h Host) familiesByRelease() (fs []Family, why string) {
 	r, err := ParseRelease(h.Release)
 	if err != nil {
 		return []Family{F0, F2, F5}, err.Error()

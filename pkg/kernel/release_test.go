@@ -27,6 +27,25 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
+func TestProbeSettlesTheRule(t *testing.T) {
+	for _, tt := range []struct {
+		release string
+		newRule bool
+		want    []Family
+	}{
+		{"4.18.0-193.el8.x86_64", true, []Family{F5}},
+		{"4.18.0-193.el8.x86_64", false, []Family{F4}},
+		{"4.14.355-271.amzn2.x86_64", false, []Family{F3}},
+		{"not a release", false, []Family{F0, F2}},
+		{"6.1.0", false, []Family{F5}}, // the release tells: nothing to settle
+	} {
+		h := Host{Release: tt.release, NewRule: &tt.newRule}
+		if got, why := h.Families(); !slices.Equal(got, tt.want) || (len(got) > 1) != (why != "") {
+			t.Errorf("%s, new rule %v: %v (%s), want %v", tt.release, tt.newRule, got, why, tt.want)
+		}
+	}
+}
+
 func FuzzParseRelease(f *testing.F) {
 	f.Add("6.1.0-13-amd64")
 	f.Add("99999999999999999999.1")

@@ -20,6 +20,10 @@ func JSON(w io.Writer, reports []verdict.Report, list bool) error {
 	if !list {
 		v = reports[0]
 	}
+	return writeJSON(w, v)
+}
+
+func writeJSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
