@@ -34,7 +34,8 @@ func (g guestConfig) String() string {
 // TestKernels boots other kernels under QEMU and runs the oracle in them: small
 // machines, where the counter's uncertainty, the reserves and overcheck's own
 // charge matter most. OVERCHECK_KERNELS lists kernel images, separated by blanks;
-// OVERCHECK_KERNELS_FULL=1 asks for every configuration in place of two each.
+// OVERCHECK_KERNELS_FULL=1 asks for every configuration in place of two each;
+// OVERCHECK_CAPTURE=DIR writes each guest down there as a fixture, and no more.
 func TestKernels(t *testing.T) {
 	images := strings.Fields(os.Getenv("OVERCHECK_KERNELS"))
 	if len(images) == 0 {
@@ -54,6 +55,12 @@ func TestKernels(t *testing.T) {
 					guestConfig{memory: memory, cpus: cpus, swap: 256 * size.MiB, hugepages: 8})
 			}
 		}
+	}
+	if dir := os.Getenv("OVERCHECK_CAPTURE"); dir != "" {
+		for _, image := range images {
+			captureGuest(t, image, initrd, dir)
+		}
+		return
 	}
 	var all []record
 	for _, image := range images {
@@ -159,12 +166,42 @@ func count(records []record) (wrong, uncertain int) {
 // boot runs the oracle in one guest and returns its records.
 func boot(t *testing.T, g guestConfig, initrd, shapes string) (records []record) {
 	t.Helper()
-	words := []string{
-		"console=ttyS0", "quiet", "panic=-1", "random.trust_cpu=on", "tsc=reliable", "mitigations=off",
+	out := g.run(t, initrd,
 		"guest.exec=/oracle.test,-test.run=^TestOracle,-test.v",
-		"guest.env=OVERCHECK_ORACLE=1,OVERCHECK_PREBUILT=/,OVERCHECK_NDJSON=/dev/ttyS0,OVERCHECK_SHAPES=" + shapes,
-		fmt.Sprintf("guest.hugepages=%d", g.hugepages),
+		"guest.env=OVERCHECK_ORACLE=1,OVERCHECK_PREBUILT=/,OVERCHECK_NDJSON=/dev/ttyS0,OVERCHECK_SHAPES="+shapes)
+	in := bufio.NewScanner(bytes.NewReader(out))
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		var r record
+		if strings.HasPrefix(in.Text(), `{"kernel":`) && json.Unmarshal(in.Bytes(), &r) == nil {
+			records = append(records, r)
+		}
 	}
+	return records
+}
+
+// captureGuest writes the guest down as a machine for pkg/collect's tests.
+func captureGuest(t *testing.T, image, initrd, dir string) {
+	t.Helper()
+	g := guestConfig{vmlinuz: image, memory: "512M", cpus: 2, swap: 256 * size.MiB, hugepages: 8}
+	_, rest, found := strings.Cut(string(g.run(t, initrd, "guest.capture=1")), "CAPTURE begins\n")
+	machine, _, ended := strings.Cut(rest, "CAPTURE ends\n")
+	if !found || !ended {
+		t.Fatalf("%s: no capture", g)
+	}
+	release := strings.TrimPrefix(filepath.Base(image), "vmlinuz-")
+	text := fmt.Sprintf("Captured by TestKernels in a guest with %s, %s.\n%s-- want.json --\n{}\n", g, time.Now().UTC().Format(time.DateOnly), machine)
+	if err := os.WriteFile(filepath.Join(dir, "linux-"+release+"-cgroup-v2.txtar"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run boots the guest and returns what it printed; it must have come to its end.
+func (g guestConfig) run(t *testing.T, initrd string, words ...string) []byte {
+	t.Helper()
+	words = append(words,
+		"console=ttyS0", "quiet", "panic=-1", "random.trust_cpu=on", "tsc=reliable", "mitigations=off",
+		fmt.Sprintf("guest.hugepages=%d", g.hugepages))
 	args := []string{
 		"-nodefaults", "-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot",
 		"-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", fmt.Sprint(g.cpus), "-m", g.memory, "-kernel", g.vmlinuz, "-initrd", initrd,
@@ -183,21 +220,11 @@ func boot(t *testing.T, g guestConfig, initrd, shapes string) (records []record)
 	args = append(args, "-append", strings.Join(words, " "))
 	// The bound is for a guest that hangs, not a measure.
 	out, err := exec.Command("timeout", append([]string{"600", "qemu-system-x86_64"}, args...)...).CombinedOutput()
-	done := false
-	in := bufio.NewScanner(bytes.NewReader(out))
-	in.Buffer(nil, 1<<20)
-	for in.Scan() {
-		line := strings.TrimRight(in.Text(), "\r")
-		var r record
-		if strings.HasPrefix(line, `{"kernel":`) && json.Unmarshal([]byte(line), &r) == nil {
-			records = append(records, r)
-		}
-		done = done || line == "GUEST done rc=0"
-	}
-	if err != nil || !done {
+	out = bytes.ReplaceAll(out, []byte("\r"), nil)
+	if err != nil || !bytes.Contains(out, []byte("\nGUEST done rc=0\n")) {
 		t.Errorf("%v\n%s", err, plain(out))
 	}
-	return records
+	return out
 }
 
 // plain is a guest's output without its records.

@@ -103,6 +103,15 @@ func TestCapturedMachines(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			// Setting what is set already changes nothing: the limit is computed as
+			// that kernel computed it.
+			same, err := kernel.ParseChange(fmt.Sprintf("vm.overcommit_ratio=%d", got.Host.OvercommitRatio))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if limit := same(got).Host.CommitLimit; limit != got.Host.CommitLimit {
+				t.Errorf("CommitLimit is %d, computed %d", got.Host.CommitLimit, limit)
+			}
 			var want kernel.Facts
 			for i, f := range m.archive.Files {
 				if f.Name != "want.json" {

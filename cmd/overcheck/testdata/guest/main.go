@@ -6,7 +6,7 @@
 //	guest.env=A=1,B=2                  its environment
 //	guest.swap=/dev/nvme0n1            swap to turn on
 //	guest.hugepages=8                  huge pages to reserve
-//	guest.thp=never                    transparent huge pages
+//	guest.capture=1                    print the machine as a txtar instead
 //
 // Its last line is "GUEST done rc=N"; without it the run proves nothing.
 package main
@@ -69,20 +69,78 @@ func run() error {
 	if n := arg["guest.hugepages"]; n != "" {
 		err = errors.Join(err, os.WriteFile("/proc/sys/vm/nr_hugepages", []byte(n), 0))
 	}
-	if mode := arg["guest.thp"]; mode != "" {
-		err = errors.Join(err, os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte(mode), 0))
-	}
 	if dev := arg["guest.swap"]; dev != "" {
 		err = errors.Join(err, swapon(dev))
 	}
 	if err != nil {
 		return err
 	}
+	if arg["guest.capture"] != "" {
+		return capture()
+	}
 	program := strings.Split(arg["guest.exec"], ",")
 	cmd := exec.Command(program[0], program[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	cmd.Env = append(strings.Split(arg["guest.env"], ","), "TMPDIR=/tmp")
 	return cmd.Run()
+}
+
+// capture prints what pkg/collect reads of this machine and of a process in a
+// limited cgroup; init stands in for overcheck. An explicit list of files: never
+// a command line or an environment.
+func capture() error {
+	const cgroup = "/sys/fs/cgroup/app/web"
+	victim := exec.Command("/victim", "anon=67108864", "noreserve=33554432", "dontfork=4194304", "touched=1048576", "file-private=8192")
+	hold, err := victim.StdinPipe()
+	if err != nil {
+		return err
+	}
+	defer hold.Close()
+	ready, err := victim.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(os.MkdirAll(cgroup, 0o755), os.WriteFile("/sys/fs/cgroup/app/cgroup.subtree_control", []byte("+pids +memory"), 0), victim.Start()); err != nil {
+		return err
+	}
+	if _, err := ready.Read(make([]byte, 16)); err != nil {
+		return err
+	}
+	pid := fmt.Sprint(victim.Process.Pid)
+	for file, text := range map[string]string{"app/pids.max": "64", "app/web/memory.max": "67108864", "app/web/cgroup.procs": pid} {
+		if err := os.WriteFile("/sys/fs/cgroup/"+file, []byte(text), 0); err != nil {
+			return err
+		}
+	}
+	files := []string{"/sys/devices/system/cpu/online", "/sys/devices/system/cpu/present"}
+	for _, f := range strings.Fields("sys/kernel/osrelease sys/kernel/version sys/kernel/threads-max sys/kernel/pid_max sys/vm/overcommit_memory " +
+		"sys/vm/overcommit_ratio sys/vm/overcommit_kbytes sys/vm/admin_reserve_kbytes sys/vm/user_reserve_kbytes meminfo vmstat zoneinfo loadavg") {
+		files = append(files, "/proc/"+f)
+	}
+	links := []string{"proc/self 1"}
+	for _, p := range []string{pid, "1"} {
+		for _, f := range strings.Fields("stat status statm comm maps smaps limits cgroup mountinfo uid_map") {
+			files = append(files, "/proc/"+p+"/"+f)
+		}
+		for _, ns := range strings.Fields("user pid pid_for_children cgroup") {
+			if to, err := os.Readlink("/proc/" + p + "/ns/" + ns); err == nil {
+				links = append(links, "proc/"+p+"/ns/"+ns+" "+to)
+			}
+		}
+	}
+	for _, dir := range []string{cgroup, "/sys/fs/cgroup/app"} {
+		for _, f := range strings.Fields("pids.max pids.current memory.max memory.current memory.stat memory.swap.max memory.swap.current") {
+			files = append(files, dir+"/"+f)
+		}
+	}
+	fmt.Println("CAPTURE begins")
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil {
+			fmt.Printf("-- %s --\n%s", f[1:], b)
+		}
+	}
+	fmt.Printf("-- links --\n%s\nCAPTURE ends\n", strings.Join(links, "\n"))
+	return nil
 }
 
 // swapon waits for the device, which comes a moment after init.
