@@ -40,14 +40,18 @@ func needMode0(t *testing.T) {
 	}
 }
 
-func totalVM(t *testing.T) string {
+func totalVM(t *testing.T) size.Bytes {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
 		t.Fatal(err)
 	}
 	first, _, _ := strings.Cut(string(b), " ")
-	return first
+	pages, err := strconv.ParseInt(first, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return size.Bytes(pages) * size.Bytes(os.Getpagesize())
 }
 
 func TestAskAtTheBoundary(t *testing.T) {
@@ -93,8 +97,9 @@ func TestNothingStaysMapped(t *testing.T) {
 	if _, err := Ask(kernel.Request{Mode: kernel.Never, Sizes: sizes[:10]}); err != nil {
 		t.Fatal(err)
 	}
-	if after := totalVM(t); after != before {
-		t.Errorf("total_vm was %s pages, is %s", before, after)
+	// Go's runtime may have mapped something of its own meanwhile, but not 10 GiB.
+	if more := totalVM(t) - before; more.Abs() > 5*size.GiB {
+		t.Errorf("total_vm grew by %s", more)
 	}
 }
 
