@@ -516,6 +516,8 @@ func (p Process) boundsReason(lo, hi size.Bytes) string {
 	switch {
 	case p.MayBeCharged > 0:
 		return fmt.Sprintf("what is charged lies between %s and %s: whether it would grow by charged or by MAP_NORESERVE memory is not known", lo, hi)
+	case p.Source == FromSmaps || p.Source == Assumed: // exact, but for a change that makes it grow
+		return fmt.Sprintf("the largest charged mapping lies between %s and %s: whether one mapping would grow or many come is not known", lo, hi)
 	case p.Source == FromMaps:
 		settle = "--mappings smaps reads it exactly"
 	}

@@ -167,8 +167,8 @@ func headline(r verdict.Report) string {
 		s += " FAILS with " + string(*r.Errno)
 	}
 	now := r.Current().Outcome
-	if now != r.Verdict {
-		return s // another obstacle decides, in every mode
+	if now != r.Verdict || now == kernel.Uncertain {
+		return s // another obstacle decides, in every mode; or there is enough to say
 	}
 	for _, o := range []struct {
 		kernel.Outcome
@@ -346,7 +346,10 @@ func (t *text) check(c kernel.Check) {
 		parts = append(parts, fmt.Sprintf("needs %s, limit %s,", c.NeedBytes, c.LimitBytes))
 	}
 	parts = append(parts, Printable(c.Where))
-	if c.Reason != "" {
+	switch {
+	case c.ID == verdict.CommitCheck:
+		parts = append(parts, "(the sum above)")
+	case c.Reason != "":
 		parts = append(parts, "("+Printable(c.Reason)+")")
 	}
 	lead := fmt.Sprintf("%-14s  ", c.ID)

@@ -117,10 +117,13 @@ func (r Report) now() (kernel.Outcome, *kernel.Errno) {
 	return kernel.Worst(outcomes...), nil
 }
 
+// CommitCheck is the id of the current mode's admission among the checks.
+const CommitCheck = "commit"
+
 // commitCheck puts the current mode's admission among the checks.
 func commitCheck(a kernel.Admission) kernel.Check {
 	return kernel.Check{
-		ID: "commit", Outcome: a.Outcome, Errno: a.Errno, NeedBytes: a.Need, LimitBytes: a.Limit,
+		ID: CommitCheck, Outcome: a.Outcome, Errno: a.Errno, NeedBytes: a.Need, LimitBytes: a.Limit,
 		Where: fmt.Sprintf("vm.overcommit_memory=%d", a.Mode), Reason: a.Reason,
 	}
 }
