@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -96,10 +97,12 @@ func (p settings) host() (kernel.Host, error) {
 	}
 	if families, _ := h.Families(); len(families) > 1 {
 		newRule, err := probe.NewRule(h)
-		if err != nil {
+		switch {
+		case err == nil:
+			h.NewRule = &newRule
+		case !errors.Is(err, probe.ErrCannotAsk): // then both rules are judged
 			return h, err
 		}
-		h.NewRule = &newRule
 	}
 	return h, nil
 }

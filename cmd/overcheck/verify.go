@@ -33,9 +33,10 @@ In modes 0 and 1 nobody else can notice. In mode 2 the charge is real for the
 microseconds that it is held, and in them another process's allocation may be
 refused that would have fitted; so it wants --allow-transient-charge there.
 
-Exit codes: 0 the kernel would admit the fork, 1 it would refuse it, or the model
-disagrees with it, 2 it could not be asked. Only the commit check is asked for:
-'overcheck pid' judges the other obstacles too.`,
+Exit codes: 0 the kernel would admit the fork, 1 it would refuse it, or that
+depends on a privilege that is not known, or the model disagrees, 2 it could not
+be asked. Only the commit check is asked for: 'overcheck pid' judges the other
+obstacles too.`,
 		Example: `  overcheck verify 4127
   overcheck verify 4127 --allow-transient-charge
   overcheck verify --size 12GiB`,
@@ -62,14 +63,11 @@ func runVerify(s streams, o common, p settings, args []string, sizeFlag string, 
 	if err != nil {
 		return err
 	}
-	switch why := host.Inapplicable(); {
-	case why != "":
+	if why := host.Inapplicable(); why != "" {
 		return fmt.Errorf("%w: %s", probe.ErrCannotAsk, why)
-	case host.Mode == kernel.Never && !transient:
-		return hinted{
-			fmt.Errorf("%w: in mode 2 the question itself is charged for some microseconds", probe.ErrCannotAsk),
-			"--allow-transient-charge, if another process may be refused memory meanwhile",
-		}
+	}
+	if err := mayCharge(host, transient); err != nil {
+		return err
 	}
 	var worlds []kernel.Facts
 	var subjects []string
@@ -77,6 +75,9 @@ func runVerify(s streams, o common, p settings, args []string, sizeFlag string, 
 		b, err := size.Parse(sizeFlag)
 		if err == nil && b <= 0 {
 			err = fmt.Errorf("size %q: want more than nothing", sizeFlag)
+		}
+		if err == nil && b > probe.AddressSpace {
+			err = fmt.Errorf("%w: %s does not fit an address space", probe.ErrCannotAsk, b)
 		}
 		if err != nil {
 			return fmt.Errorf("--size: %w", err)
@@ -100,12 +101,15 @@ func runVerify(s streams, o common, p settings, args []string, sizeFlag string, 
 		if err := smaps(p, &f); err != nil {
 			return err
 		}
+		if f.Process.Source != kernel.FromSmaps {
+			return fmt.Errorf("%w: this kernel's smaps does not show which mappings are charged", probe.ErrCannotAsk)
+		}
 		worlds = append(worlds, f)
 		subjects = []string{fmt.Sprintf("%s (pid %d): fork", f.Process.Comm, pid)}
 	}
 	var vs []verdict.Verification
 	for i, f := range worlds {
-		v, err := verify(p, f, subjects[i])
+		v, err := verify(p, f, subjects[i], transient)
 		if err != nil {
 			return err
 		}
@@ -126,30 +130,64 @@ func runVerify(s streams, o common, p settings, args []string, sizeFlag string, 
 	return nil
 }
 
+// mayCharge refuses to ask in mode 2 unless that was allowed.
+func mayCharge(h kernel.Host, transient bool) error {
+	if h.Mode != kernel.Never || transient {
+		return nil
+	}
+	return hinted{
+		fmt.Errorf("%w: in mode 2 the question itself is charged for some microseconds", probe.ErrCannotAsk),
+		"--allow-transient-charge, if another process may be refused memory meanwhile",
+	}
+}
+
 // verify asks the kernel, and reads the host once more right before: what
-// overcheck has charged itself is part of the question.
-func verify(p settings, f kernel.Facts, subject string) (v verdict.Verification, err error) {
-	var requests []kernel.Request
-	var answers []kernel.Answer
-	for _, cap := range f.Caps() {
+// overcheck has charged itself is part of the question, and the mode may have
+// changed.
+func verify(p settings, f kernel.Facts, subject string, transient bool) (v verdict.Verification, err error) {
+	const tries = 8
+	for range tries {
+		var requests []kernel.Request
+		var answers []kernel.Answer
 		if f.Host, err = p.host(); err != nil {
 			return v, err
 		}
-		self, err := p.collector.OwnVM()
+		if err := mayCharge(f.Host, transient); err != nil {
+			return v, err
+		}
+		for _, cap := range f.Caps() {
+			r, a, err := ask(p, f, cap)
+			if err != nil {
+				return v, err
+			}
+			requests, answers = append(requests, r), append(answers, a)
+		}
+		after, err := p.host()
 		if err != nil {
 			return v, err
 		}
-		r := f.Request(cap, self)
-		a, err := probe.Ask(r)
-		if err != nil {
-			return v, err
+		// overcheck's own heap may have grown, or the mode have changed, in between.
+		if after.OwnCharge == f.Host.OwnCharge && after.Mode == f.Host.Mode {
+			return verdict.Compare(f, after, subject, requests, answers), nil
 		}
-		if r.Excess > 0 && !a.Admitted {
-			return v, fmt.Errorf("%w: the fork needs %s less than what overcheck itself takes, and even that is refused", probe.ErrCannotAsk, r.Excess)
-		}
-		requests, answers = append(requests, r), append(answers, a)
 	}
-	return verdict.Compare(f, subject, requests, answers), nil
+	return v, fmt.Errorf("%w: the mode, or what overcheck itself has charged, keeps changing: try again", probe.ErrCannotAsk)
+}
+
+// ask puts one question.
+func ask(p settings, f kernel.Facts, cap bool) (r kernel.Request, a kernel.Answer, err error) {
+	self, err := p.collector.OwnVM()
+	if err != nil {
+		return r, a, err
+	}
+	r = f.Request(cap, self)
+	if a, err = probe.Ask(r); err != nil {
+		return r, a, err
+	}
+	if r.Excess > 0 && !a.Admitted {
+		return r, a, fmt.Errorf("%w: the fork needs %s less than what overcheck itself takes, and even that is refused", probe.ErrCannotAsk, r.Excess)
+	}
+	return r, a, nil
 }
 
 // ofSizes is a process that does not exist, charged for mappings of these sizes.
@@ -170,10 +208,10 @@ func ofSizes(h kernel.Host, shell kernel.Process, sizes ...size.Bytes) kernel.Fa
 	return f
 }
 
-// pieces splits b into mappings of 64 MiB at most.
+// pieces splits b into mappings of 64 MiB, or of a thousandth of it.
 func pieces(b size.Bytes) (sizes []size.Bytes) {
-	for ; b > 0; b -= min(b, 64*size.MiB) {
-		sizes = append(sizes, min(b, 64*size.MiB))
+	for piece := max(64*size.MiB, b/1000/size.MiB*size.MiB); b > 0; b -= min(b, piece) {
+		sizes = append(sizes, min(b, piece))
 	}
 	return sizes
 }

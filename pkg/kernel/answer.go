@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"slices"
 	"time"
 
 	"github.com/overcheck/overcheck/pkg/size"
@@ -13,6 +12,8 @@ type Request struct {
 	// Sizes are the mappings, none empty. In mode 2 they are charged together, in
 	// mode 0 each alone.
 	Sizes []size.Bytes
+	// Index is, for each of Sizes, which of the process's charged mappings it is.
+	Index []int
 	// Cap: ask as CAP_SYS_ADMIN, or without it.
 	Cap bool
 	// Adjusted is how much more (less, if negative) than the fork's charge is asked
@@ -28,7 +29,7 @@ type Request struct {
 // Answer is what the kernel said to a Request.
 type Answer struct {
 	Admitted bool          `json:"admitted"`
-	Refused  int           `json:"refused_at"` // index of the mapping that was refused; -1: none
+	Refused  int           `json:"refused_at"` // index into Sizes of what was refused; -1: nothing
 	Held     time.Duration `json:"held_ns"`    // how long anything was charged
 }
 
@@ -43,8 +44,8 @@ type Answer struct {
 // the capability is the prober's.
 func (f Facts) Request(cap bool, selfVM size.Bytes) Request {
 	r := Request{Mode: f.Host.Mode, Cap: cap}
-	for _, m := range f.Mappings {
-		r.Sizes = append(r.Sizes, m.Size())
+	for i, m := range f.Mappings {
+		r.Sizes, r.Index = append(r.Sizes, m.Size()), append(r.Index, i)
 	}
 	if f.Host.Mode != Never || len(r.Sizes) == 0 {
 		return r
@@ -78,8 +79,14 @@ func (r *Request) adjust(page size.Bytes) {
 		r.Sizes[i] -= take
 		left += take
 	}
-	r.Sizes = slices.DeleteFunc(r.Sizes, func(b size.Bytes) bool { return b < page })
+	sizes, index := r.Sizes, r.Index
+	r.Sizes, r.Index = nil, nil
+	for i, b := range sizes {
+		if b >= page {
+			r.Sizes, r.Index = append(r.Sizes, b), append(r.Index, index[i])
+		}
+	}
 	if len(r.Sizes) == 0 {
-		r.Sizes, r.Excess = []size.Bytes{page}, page-left
+		r.Sizes, r.Index, r.Excess = []size.Bytes{page}, index[len(index)-1:], page-left
 	}
 }

@@ -42,6 +42,15 @@ func TestRequestMakesUpForTheProber(t *testing.T) {
 	}
 }
 
+func TestRequestKnowsWhichMappingIsWhich(t *testing.T) {
+	f := guest("6.1.0").charged(8*size.MiB, 16*size.MiB, 3*size.GiB, 132*size.KiB)
+	f.Host.Mode, f.Host.OwnCharge = Never, 40*size.MiB
+	r := f.Request(true, size.GiB)
+	if len(r.Sizes) != 2 || r.Index[0] != 2 || r.Index[1] != 3 {
+		t.Errorf("the first two are made up for: %+v", r)
+	}
+}
+
 func TestRequestForLessThanTheProberHas(t *testing.T) {
 	f := guest("6.1.0").charged(2*page, page)
 	f.Host.Mode, f.Host.OwnCharge = Never, 40*size.MiB

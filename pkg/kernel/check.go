@@ -218,6 +218,11 @@ func (g MemoryCgroup) Room(h Host) (room size.Bytes, limited bool) {
 	if g.Max.Unlimited {
 		return 0, false
 	}
+	if g.V1 && g.SwapMax != nil && !g.SwapMax.Unlimited {
+		// memsw bounds RAM and swap together.
+		together := max(size.Bytes(g.SwapMax.Value)-g.SwapCurrent, 0)
+		return g.File + g.SlabReclaimable + min(g.free()+h.SwapFree, together), true
+	}
 	return g.free() + g.File + g.SlabReclaimable + g.swapRoom(h), true
 }
 
@@ -225,7 +230,6 @@ func (g MemoryCgroup) Room(h Host) (room size.Bytes, limited bool) {
 func (g MemoryCgroup) swapRoom(h Host) size.Bytes {
 	room := h.SwapFree
 	if g.SwapMax != nil && !g.SwapMax.Unlimited {
-		// v1 counts RAM in both numbers: what it leaves bounds the swap all the same.
 		room = min(room, size.Bytes(g.SwapMax.Value)-g.SwapCurrent)
 	}
 	return max(room, 0)

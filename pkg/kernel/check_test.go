@@ -158,6 +158,10 @@ func TestMemoryCgroup(t *testing.T) {
 		{"what can be reclaimed was not read", rough, Uncertain, ""},
 		{"kmem limits are not enforced any more", kmem(0), Succeeds, ""},
 	})
+	memsw := MemoryCgroup{V1: true, Current: size.GiB / 2, Max: Limit{Value: int64(size.GiB)}, SwapMax: &Limit{Value: int64(size.GiB)}, SwapCurrent: size.GiB / 2}
+	if room, _ := memsw.Room(Host{SwapFree: 4 * size.GiB}); room != size.GiB/2 {
+		t.Errorf("v1 memsw bounds RAM and swap together: %s", room)
+	}
 	runChecks(t, "memory-cgroup", "5.10.0", []checkCase{
 		{"kmem limit: ENOMEM, not a kill", kmem(size.MiB), Fails, ENOMEM},
 		{"kmem limit, in between", kmem(3 * size.MiB), Uncertain, ""},

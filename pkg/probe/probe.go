@@ -20,6 +20,10 @@ import (
 // ErrCannotAsk says that something of the prober's own would answer in place of the rule.
 var ErrCannotAsk = errors.New("the kernel cannot be asked from here")
 
+// AddressSpace is how much can be asked for at once: a process has 128 TiB on
+// x86-64.
+const AddressSpace = 100 * size.TiB
+
 // Ask puts the request to the kernel that runs, on a thread of its own that
 // gives CAP_SYS_ADMIN up where the request is without it.
 func Ask(r kernel.Request) (kernel.Answer, error) {
@@ -41,7 +45,8 @@ func Ask(r kernel.Request) (kernel.Answer, error) {
 			done <- result{err: err}
 			return
 		}
-		done <- result{answer: ask(r)}
+		answer, err := ask(r)
+		done <- result{answer, err}
 	}()
 	got := <-done
 	return got.answer, got.err
@@ -60,12 +65,11 @@ func ready(r kernel.Request) error {
 	if err := unix.Getrlimit(unix.RLIMIT_DATA, &limit); err == nil && limit.Cur != unix.RLIM_INFINITY {
 		return fmt.Errorf("%w: RLIMIT_DATA is %s: run 'ulimit -d unlimited' first", ErrCannotAsk, size.Bytes(limit.Cur))
 	}
-	const addressSpace = 100 * size.TiB // of 128 TiB on x86-64
 	var total size.Bytes
 	for _, b := range r.Sizes {
 		total += b
 	}
-	if total > addressSpace {
+	if total > AddressSpace {
 		return fmt.Errorf("%w: %s does not fit an address space", ErrCannotAsk, total)
 	}
 	return nil
@@ -92,15 +96,16 @@ func setCap(want bool) (has bool, err error) {
 }
 
 // ask maps, and unmaps at once what need not be held. It allocates nothing while
-// anything is charged.
-func ask(r kernel.Request) kernel.Answer {
-	answer := kernel.Answer{Admitted: true, Refused: -1}
+// anything is charged. The commit check refuses with ENOMEM; any other error is
+// somebody else's.
+func ask(r kernel.Request) (answer kernel.Answer, err error) {
+	answer = kernel.Answer{Admitted: true, Refused: -1}
 	held := make([]unsafe.Pointer, len(r.Sizes))
 	start := time.Now()
 	mapped := 0
 	for i, b := range r.Sizes {
-		p, err := unix.MmapPtr(-1, 0, nil, uintptr(b), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-		if err != nil {
+		var p unsafe.Pointer
+		if p, err = unix.MmapPtr(-1, 0, nil, uintptr(b), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 			answer.Admitted, answer.Refused = false, i
 			break
 		}
@@ -115,7 +120,10 @@ func ask(r kernel.Request) kernel.Answer {
 		_ = unix.MunmapPtr(p, uintptr(r.Sizes[i])) // of what mmap just gave
 	}
 	answer.Held = time.Since(start)
-	return answer
+	if err != nil && !errors.Is(err, unix.ENOMEM) {
+		return answer, fmt.Errorf("%w: mmap: %w", ErrCannotAsk, err)
+	}
+	return answer, nil
 }
 
 // NewRule finds out which mode-0 rule the running kernel has, in mode 0 only: a

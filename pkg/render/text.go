@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -167,8 +168,10 @@ func headline(r verdict.Report) string {
 		s += " FAILS with " + string(*r.Errno)
 	}
 	now := r.Current().Outcome
-	if now != r.Verdict || now == kernel.Uncertain {
-		return s // another obstacle decides, in every mode; or there is enough to say
+	if now == kernel.Uncertain || slices.ContainsFunc(r.Checks, func(c kernel.Check) bool {
+		return c.ID != verdict.CommitCheck && c.Outcome != kernel.Succeeds
+	}) {
+		return s // there is enough to say; or another obstacle stands in every mode
 	}
 	for _, o := range []struct {
 		kernel.Outcome
@@ -392,6 +395,10 @@ func (t *text) mappings(r verdict.Report) {
 	case kernel.FromStatus:
 		t.wrapped("", "Its mappings may not be read: bounds from status. Run as its owner, or with CAP_SYS_PTRACE and all capabilities that it has, for the exact charge.")
 	case kernel.FromSmaps:
+		if len(r.Assumed) > 0 {
+			t.wrapped("", "Mappings read from smaps, before the changes that are assumed.")
+			return
+		}
 		s := fmt.Sprintf("Mappings read from smaps: %s charged in %d of %d mappings", p.Charge, p.Charged, p.MappingCount)
 		if *p.Noreserve > 0 {
 			s += fmt.Sprintf(", %s not charged (MAP_NORESERVE)", p.Noreserve)

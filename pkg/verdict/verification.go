@@ -39,8 +39,10 @@ type Asked struct {
 }
 
 // Compare puts answers, one for each privilege that the process may have, beside
-// the model's verdict of the mode in force.
-func Compare(f kernel.Facts, subject string, requests []kernel.Request, answers []kernel.Answer) Verification {
+// the model's verdict of the mode in force. after is the host as it was when the
+// answers had come: where what others did in between changes the model's verdict,
+// the model is not held to it.
+func Compare(f kernel.Facts, after kernel.Host, subject string, requests []kernel.Request, answers []kernel.Answer) Verification {
 	v := Verification{
 		Schema: Schema, Subject: subject, Mode: int(f.Host.Mode), ModeName: f.Host.Mode.String(),
 		Model: f.Admit(f.Host.Mode), Findings: []Finding{}, Facts: f,
@@ -52,8 +54,8 @@ func Compare(f kernel.Facts, subject string, requests []kernel.Request, answers 
 		o := kernel.Succeeds
 		if !a.Admitted {
 			o = kernel.Fails
-			if v.PID != nil && a.Refused < len(f.Mappings) {
-				m := f.Mappings[a.Refused]
+			if v.PID != nil {
+				m := f.Mappings[requests[i].Index[a.Refused]]
 				v.Refused = &kernel.Blocking{Mapping: m, Length: m.Size()}
 			}
 		}
@@ -63,12 +65,21 @@ func Compare(f kernel.Facts, subject string, requests []kernel.Request, answers 
 		v.Kernel = o
 		v.Asked.HeldNS = max(v.Asked.HeldNS, a.Held.Nanoseconds())
 	}
+	if v.Kernel != kernel.Fails {
+		v.Refused = nil
+	}
 	r := requests[0]
 	v.Asked.Mappings, v.Asked.Adjusted = len(r.Sizes), r.Adjusted
 	for _, b := range r.Sizes {
 		v.Asked.Bytes += b
 	}
-	v.Agrees = v.Kernel == v.Model.Outcome || v.Kernel == kernel.Uncertain || v.Model.Outcome == kernel.Uncertain
+	then := f
+	then.Host = after
+	model := v.Model.Outcome
+	if then.Admit(f.Host.Mode).Outcome != model {
+		model = kernel.Uncertain
+	}
+	v.Agrees = v.Kernel == model || v.Kernel == kernel.Uncertain || model == kernel.Uncertain
 	if !v.Agrees {
 		v.Findings = append(v.Findings, Finding{
 			ID: "model-disagrees", Severity: "error", Title: "the kernel's answer is not the model's",

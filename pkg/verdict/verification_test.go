@@ -29,13 +29,29 @@ func TestCompare(t *testing.T) {
 		{"with and without the capability, alike", f, []kernel.Answer{yes, yes}, kernel.Succeeds, true},
 		{"it depends on the capability", f, []kernel.Answer{no, yes}, kernel.Uncertain, true},
 	} {
-		v := Compare(tt.f, "redis-server", []kernel.Request{r}, tt.answers)
+		v := Compare(tt.f, tt.f.Host, "redis-server", []kernel.Request{r}, tt.answers)
 		if v.Kernel != tt.want || v.Agrees != tt.agrees || (len(v.Findings) == 0) != tt.agrees {
 			t.Errorf("%s: kernel %s, agrees %v, findings %v", tt.name, v.Kernel, v.Agrees, v.Findings)
 		}
-		if tt.answers[0] == no && (v.Refused == nil || v.Refused.Mapping != f.Mappings[0]) {
+		if tt.want == kernel.Fails && (v.Refused == nil || v.Refused.Mapping != f.Mappings[0]) {
 			t.Errorf("%s: refused at %+v", tt.name, v.Refused)
 		}
+	}
+}
+
+// TestOthersAreNotTheModelsFault: somebody commits a GiB while the kernel is asked.
+func TestOthersAreNotTheModelsFault(t *testing.T) {
+	f := facts()
+	f.Host.Mode = kernel.Never
+	after := f.Host
+	after.CommittedAS += size.GiB
+	no := []kernel.Answer{{Refused: 0}}
+	r := []kernel.Request{f.Request(true, size.GiB)}
+	if v := Compare(f, after, "redis-server", r, no); !v.Agrees || v.Kernel != kernel.Fails {
+		t.Errorf("agrees %v, kernel %s", v.Agrees, v.Kernel)
+	}
+	if v := Compare(f, f.Host, "redis-server", r, no); v.Agrees {
+		t.Error("nobody else did anything, and the model is not blamed")
 	}
 }
 
@@ -44,7 +60,7 @@ func TestCompare(t *testing.T) {
 func TestBrokenModelIsCaught(t *testing.T) {
 	f := facts()
 	f.Host.MemTotal = 50 * size.MiB // were the rule "half of RAM", say
-	v := Compare(f, "redis-server", []kernel.Request{f.Request(true, size.GiB)}, []kernel.Answer{{Admitted: true, Refused: -1}})
+	v := Compare(f, f.Host, "redis-server", []kernel.Request{f.Request(true, size.GiB)}, []kernel.Answer{{Admitted: true, Refused: -1}})
 	if v.Agrees || len(v.Findings) != 1 || v.Findings[0].ID != "model-disagrees" {
 		t.Errorf("%+v", v)
 	}
