@@ -134,9 +134,8 @@ func smaps(p settings, f *kernel.Facts) (err error) {
 		}
 		return err
 	}
-	// overcheck's own charge has grown with what it read.
-	f.Host, err = p.host()
-	return err
+	// overcheck's own charge has grown with what it read, and time has passed.
+	return p.collector.Commit(&f.Host)
 }
 
 // target is a process to judge. found: by a search, not by its pid.
@@ -148,9 +147,9 @@ type target struct {
 // pids returns the processes that the arguments and flags name, each once.
 func (o pidOptions) pids(c *collect.Collector, args []string) (pids []target, err error) {
 	for _, arg := range args {
-		pid, err := strconv.Atoi(arg)
-		if err != nil || pid <= 0 {
-			return nil, hinted{fmt.Errorf("%q: want a process id", arg), "find a process by its name with 'overcheck pid --name REGEX'"}
+		pid, err := parsePid(arg)
+		if err != nil {
+			return nil, hinted{err, "find a process by its name with 'overcheck pid --name REGEX'"}
 		}
 		pids = append(pids, target{id: pid})
 	}
@@ -159,9 +158,9 @@ func (o pidOptions) pids(c *collect.Collector, args []string) (pids []target, er
 		if err != nil {
 			return nil, err
 		}
-		pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-		if err != nil || pid <= 0 {
-			return nil, fmt.Errorf("%s: %q: want a process id", o.pidfile, strings.TrimSpace(string(b)))
+		pid, err := parsePid(strings.TrimSpace(string(b)))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", o.pidfile, err)
 		}
 		pids = append(pids, target{id: pid})
 	}
@@ -196,6 +195,14 @@ func (o pidOptions) pids(c *collect.Collector, args []string) (pids []target, er
 	}
 	slices.SortStableFunc(pids, func(a, b target) int { return cmp.Compare(a.id, b.id) })
 	return slices.CompactFunc(pids, func(a, b target) bool { return a.id == b.id }), nil
+}
+
+func parsePid(s string) (int, error) {
+	pid, err := strconv.Atoi(s)
+	if err != nil || pid <= 0 {
+		return 0, fmt.Errorf("%q: want a process id", s)
+	}
+	return pid, nil
 }
 
 // matcher says whether a process is meant, by its comm and its cgroup paths.

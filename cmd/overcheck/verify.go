@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -90,9 +89,9 @@ func runVerify(s streams, o common, p settings, args []string, sizeFlag string, 
 		worlds = append(worlds, ofSizes(host, shell, pages(b)), ofSizes(host, shell, pieces(pages(b))...))
 		subjects = []string{"one mapping of " + b.String(), b.String() + " in many mappings"}
 	} else {
-		pid, err := strconv.Atoi(args[0])
-		if err != nil || pid <= 0 {
-			return fmt.Errorf("%q: want a process id", args[0])
+		pid, err := parsePid(args[0])
+		if err != nil {
+			return err
 		}
 		f := kernel.Facts{Host: host}
 		if f.Process, err = p.collector.Process(pid, host); err != nil {

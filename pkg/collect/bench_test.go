@@ -18,14 +18,7 @@ func BenchmarkHost(b *testing.B) {
 }
 
 func BenchmarkProcess(b *testing.B) {
-	c, err := New("/proc", "/sys", os.Getpagesize())
-	if err != nil {
-		b.Fatal(err)
-	}
-	h, err := c.Host(false)
-	if err != nil {
-		b.Fatal(err)
-	}
+	c, h := live(b)
 	for b.Loop() {
 		if _, err := c.Process(1, h); err != nil {
 			b.Fatal(err)

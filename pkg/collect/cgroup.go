@@ -18,7 +18,7 @@ import (
 
 // cgroups reads pids.max and memory.max of every ancestor, whether the
 // controller is in a v1 hierarchy or in the unified one.
-func (c *Collector) cgroups(pid string, p *kernel.Process) error {
+func (c *Collector) cgroups(pid string, p *kernel.Process, ownThreads int64) error {
 	text, err := c.read(pid, "cgroup")
 	switch {
 	case absent(err):
@@ -30,50 +30,54 @@ func (c *Collector) cgroups(pid string, p *kernel.Process) error {
 	case err != nil:
 		return fmt.Errorf("process %s: cgroup: %w", pid, err)
 	}
+	self, _ := c.read("self", "cgroup")
+	own, _, _ := c.ancestors(self, "pids") // overcheck's own levels; none where procfs does not show it
+	pids := func(l level) (g kernel.PidsCgroup, limited bool, err error) {
+		if g, limited, err = l.pids(); slices.Contains(own, l) {
+			g.Own = ownThreads
+		}
+		return g, limited, err
+	}
 	levels, unseen, err := c.ancestors(text, "pids")
+	if err == nil {
+		p.Pids, p.PidsUnseen, err = readLevels(levels, unseen, "pids.max", pids)
+	}
 	if err != nil {
 		return fmt.Errorf("process %s: cgroup: %w", pid, err)
 	}
-	p.PidsUnseen = unseen
-	self, _ := c.read("self", "cgroup")
-	own, _, _ := c.ancestors(self, "pids") // overcheck's own levels; none where procfs does not show it
-	for _, l := range levels {
-		g, limited, err := l.pids()
-		if slices.Contains(own, l) {
-			g.Own = c.ownThreads()
-		}
-		if denied(err) {
-			p.PidsUnseen = "pids.max of " + l.path + " may not be read"
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if limited {
-			p.Pids = append(p.Pids, g)
-		}
+	levels, unseen, err = c.ancestors(text, "memory")
+	if err == nil {
+		p.Memory, p.MemoryUnseen, err = readLevels(untilFlat(levels), unseen, "memory.max", level.memory)
 	}
-	if levels, unseen, err = c.ancestors(text, "memory"); err != nil {
+	if err != nil {
 		return fmt.Errorf("process %s: cgroup: %w", pid, err)
 	}
-	p.MemoryUnseen = unseen
+	return nil
+}
+
+// readLevels reads one controller's limit on the way up, and adds to unseen what
+// may not be read.
+func readLevels[G any](levels []level, unseen, limit string, read func(level) (G, bool, error)) (groups []G, _ string, err error) {
 	for _, l := range levels {
-		g, limited, err := l.memory()
-		if denied(err) {
-			p.MemoryUnseen = "memory.max of " + l.path + " may not be read"
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if limited {
-			p.Memory = append(p.Memory, g)
-		}
-		if l.flat() {
-			break
+		switch g, limited, err := read(l); {
+		case denied(err):
+			unseen = limit + " of " + l.path + " may not be read"
+		case err != nil:
+			return nil, unseen, err
+		case limited:
+			groups = append(groups, g)
 		}
 	}
-	return nil
+	return groups, unseen, nil
+}
+
+// untilFlat leaves out the levels above a v1 memory cgroup that does not count
+// towards its parent.
+func untilFlat(levels []level) []level {
+	if i := slices.IndexFunc(levels, level.flat); i >= 0 {
+		return levels[:i+1]
+	}
+	return levels
 }
 
 // level is one cgroup on the way from a process's own to the root.

@@ -74,6 +74,20 @@ func (m machine) collector(t *testing.T) *Collector {
 	return c
 }
 
+// live reads the machine that the test runs on.
+func live(t testing.TB) (*Collector, kernel.Host) {
+	t.Helper()
+	c, err := New("/proc", "/sys", os.Getpagesize())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.Host(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, h
+}
+
 // facts reads everything.
 func (m machine) facts(t *testing.T) (f kernel.Facts, err error) {
 	t.Helper()
@@ -339,14 +353,7 @@ func TestUnprivileged(t *testing.T) {
 		}
 		return
 	}
-	c, err := New("/proc", "/sys", os.Getpagesize())
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := c.Host(false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, h := live(t)
 	p, err := c.Process(os.Getppid(), h) // root's
 	if err != nil {
 		t.Fatal(err)
@@ -363,14 +370,7 @@ func TestUnprivileged(t *testing.T) {
 }
 
 func TestOwnChargeIsTakenOut(t *testing.T) {
-	c, err := New("/proc", "/sys", os.Getpagesize())
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := c.Host(false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, h := live(t)
 	s, err := c.summary("self", "smaps")
 	if err != nil {
 		t.Fatal(err)

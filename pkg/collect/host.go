@@ -55,7 +55,7 @@ func (c *Collector) Host(old bool) (kernel.Host, error) {
 	}
 	enforce, _ := readFile(filepath.Join(c.sys, "fs/selinux/enforce")) // absent: no SELinux
 	h.SELinuxEnforcing = strings.TrimSpace(enforce) == "1"
-	return h, c.commit(&h)
+	return h, c.Commit(&h)
 }
 
 // sysctls reads vm.* and the limits of the process table, a file at a time. All
@@ -308,9 +308,9 @@ func (c *Collector) presentRAM() (ram size.Bytes) {
 	}
 }
 
-// commit reads meminfo, and before it overcheck's own charge, for as long as
+// Commit reads meminfo, and before it overcheck's own charge, for as long as
 // overcheck maps more meanwhile: a heap arena of 4 MiB may come at any time.
-func (c *Collector) commit(h *kernel.Host) error {
+func (c *Collector) Commit(h *kernel.Host) error {
 	const tries = 8
 	var own smaps.Summary
 	for range tries {

@@ -317,7 +317,7 @@ func (c *Collector) surroundings(pid string, p *kernel.Process, st status, h ker
 		}
 	}
 	p.PidNSInitDead = c.pidNSInitDead(pid)
-	return c.cgroups(pid, p)
+	return c.cgroups(pid, p, h.OwnThreads)
 }
 
 // and is a && b where b may be unknown.

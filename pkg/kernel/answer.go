@@ -34,8 +34,8 @@ type Answer struct {
 }
 
 // Request returns what a probe must ask so that the kernel's answer is that to
-// the fork. self is the prober: its TotalVM before it maps anything, and what it
-// itself has charged.
+// the fork. selfVM is the prober's mm->total_vm before it maps anything; what it
+// has charged itself is Host.OwnCharge.
 //
 // mmap of a private writable mapping runs the very check that fork runs for it
 // (mm/util.c:__vm_enough_memory, called from mmap_region and from dup_mmap), with

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,29 +14,30 @@ import (
 // kernel, a larger process. It leaves what it was given alone.
 type Change func(Facts) Facts
 
-// changeKeys lists the keys that ParseChange knows, with what each takes.
-func changeKeys() []struct {
+// changeKey is one key: its name, what it takes, and whether it changes the
+// process rather than the host.
+type changeKey struct {
 	key, value string
+	process    bool
 	parse      func(string) (Change, error)
-} {
-	type key = struct {
-		key, value string
-		parse      func(string) (Change, error)
-	}
-	return []key{
-		{"vm.overcommit_memory", "0, 1 or 2", parseInt(0, 2, setMode)},
-		{"vm.overcommit_ratio", "percent", parseInt(0, math.MaxInt32, setRatio)},
-		{"vm.overcommit_kbytes", "kilobytes", parseKB(setKbytes)},
-		{"vm.admin_reserve_kbytes", "kilobytes", parseKB(func(f *Facts, b size.Bytes) { f.Host.AdminReserve = &b })},
-		{"vm.user_reserve_kbytes", "kilobytes", parseKB(func(f *Facts, b size.Bytes) { f.Host.UserReserve = &b })},
-		{"MemTotal", "a size", parseSize(setMemTotal)},
-		{"SwapTotal", "a size", parseSize(setSwapTotal)},
-		{"Committed_AS", "a size", parseSize(func(f *Facts, b size.Bytes) { f.Host.CommittedAS, f.Host.OwnCharge = b, 0 })},
-		{"HugePages_Total", "a count", parseInt(0, math.MaxInt32, setHugePages)},
-		{"kernel", "a release", parseKernel},
-		{"grow", "a size", parseSize(grow)},
-		{"restart", "true or false", parseRestart},
-		{"memory.max", "a size", parseMemoryMax},
+}
+
+// changeKeys lists the keys that ParseChange knows, with what each takes.
+func changeKeys() []changeKey {
+	return []changeKey{
+		{"vm.overcommit_memory", "0, 1 or 2", false, parseInt(0, 2, setMode)},
+		{"vm.overcommit_ratio", "percent", false, parseInt(0, math.MaxInt32, setRatio)},
+		{"vm.overcommit_kbytes", "kilobytes", false, parseKB(setKbytes)},
+		{"vm.admin_reserve_kbytes", "kilobytes", false, parseKB(func(f *Facts, b size.Bytes) { f.Host.AdminReserve = &b })},
+		{"vm.user_reserve_kbytes", "kilobytes", false, parseKB(func(f *Facts, b size.Bytes) { f.Host.UserReserve = &b })},
+		{"MemTotal", "a size", false, parseSize(setMemTotal)},
+		{"SwapTotal", "a size", false, parseSize(setSwapTotal)},
+		{"Committed_AS", "a size", false, parseSize(func(f *Facts, b size.Bytes) { f.Host.CommittedAS, f.Host.OwnCharge = b, 0 })},
+		{"HugePages_Total", "a count", false, parseInt(0, math.MaxInt32, setHugePages)},
+		{"kernel", "a release", false, parseKernel},
+		{"grow", "a size", true, parseSize(grow)},
+		{"restart", "true or false", true, parseRestart},
+		{"memory.max", "a size", true, parseMemoryMax},
 	}
 }
 
@@ -50,8 +52,8 @@ func ChangeKeys() (keys []string) {
 // OfProcess reports whether a change, spelt as ParseChange takes it, is one of a
 // process rather than of the host.
 func OfProcess(s string) bool {
-	key, _, _ := strings.Cut(s, "=")
-	return key == "grow" || key == "restart" || key == "memory.max"
+	name, _, _ := strings.Cut(s, "=")
+	return slices.ContainsFunc(changeKeys(), func(k changeKey) bool { return k.process && k.key == name })
 }
 
 // ParseChange reads one change as the command line spells it, "KEY=VALUE". The
