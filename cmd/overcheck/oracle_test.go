@@ -53,6 +53,18 @@ func programs() map[string]string {
 	return map[string]string{".": "overcheck", "./testdata/victim": "victim", "./testdata/guest": "init"}
 }
 
+// letOthersRead opens temporary files, and the directories they are in, to all.
+func letOthersRead(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		for ; len(name) > len(os.TempDir()); name = filepath.Dir(name) {
+			if err := os.Chmod(name, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 const vm = "/proc/sys/vm/"
 
 func sysctl(t *testing.T, name string) int64 {
@@ -117,24 +129,33 @@ type victim struct {
 func startVictim(t testing.TB, bin string, attr *syscall.SysProcAttr, ops ...string) *victim {
 	t.Helper()
 	v := &victim{t: t, cmd: exec.Command(bin, ops...), ops: ops}
-	v.cmd.SysProcAttr, v.cmd.Stderr = attr, os.Stderr
+	v.cmd.SysProcAttr = attr
 	v.cmd.Env = append(os.Environ(), "TMPDIR="+os.TempDir())
+	v.start()
+	return v
+}
+
+// start starts the command and waits until it is ready to be told something.
+func (v *victim) start() {
+	v.t.Helper()
 	var err error
 	if v.in, err = v.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
+		v.t.Fatal(err)
 	}
 	out, err := v.cmd.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		v.t.Fatal(err)
 	}
 	v.out = bufio.NewScanner(out)
+	if v.cmd.Stderr == nil {
+		v.cmd.Stderr = os.Stderr
+	}
 	if err := v.cmd.Start(); err != nil {
-		t.Fatalf("victim %v: %v", ops, err)
+		v.t.Fatalf("victim %v: %v", v.ops, err)
 	}
 	if got := v.read(); got != "ready" {
-		t.Fatalf("victim %v: %s", ops, got)
+		v.t.Fatalf("victim %v: %s", v.ops, got)
 	}
-	return v
 }
 
 func (v *victim) read() string {
@@ -253,13 +274,7 @@ func TestOracleRandomShapes(t *testing.T) {
 	overcheck, victimBin := build(t, "."), build(t, "./testdata/victim")
 	guardSysctls(t, victimBin)
 	t.Setenv("TMPDIR", "/tmp") // the unprivileged victim writes a file there
-	for _, bin := range []string{overcheck, victimBin} {
-		for dir := bin; len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) {
-			if err := os.Chmod(dir, 0o755); err != nil { // of a temporary directory
-				t.Fatal(err)
-			}
-		}
-	}
+	letOthersRead(t, overcheck, victimBin)
 
 	seed := uint64(os.Getpid())
 	if s := os.Getenv("OVERCHECK_SEED"); s != "" {
@@ -518,11 +533,7 @@ func TestOracleOtherObstacles(t *testing.T) {
 
 	t.Run("RLIMIT_NPROC", func(t *testing.T) {
 		const uid = 64123 // nobody else's
-		for dir := victimBin; len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) {
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
+		letOthersRead(t, victimBin)
 		v := startVictim(t, victimBin, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}})
 		defer v.stop()
 		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", v.cmd.Process.Pid))

@@ -102,7 +102,20 @@ func runPid(s streams, o pidOptions, args []string) error {
 
 // facts collects what is known of one process, at the least burden to it that
 // decides the verdict.
-func facts(p settings, pid int, mappings string) (f kernel.Facts, err error) {
+func facts(p settings, pid int, mappings string) (kernel.Facts, error) {
+	f, err := memory(p, pid, mappings)
+	if err != nil {
+		return f, err
+	}
+	p.collector.Runtime(&f.Process)
+	if verdict.NeedsImports(f.Process) {
+		p.collector.Imports(&f.Process)
+	}
+	return f, nil
+}
+
+// memory collects the facts but for how the program starts others.
+func memory(p settings, pid int, mappings string) (f kernel.Facts, err error) {
 	if f.Host, err = p.host(); err != nil {
 		return f, err
 	}

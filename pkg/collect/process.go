@@ -113,6 +113,7 @@ func (c *Collector) same(p *kernel.Process, read func() error) error {
 	}
 	const schedDeadline = 6
 	p.StartTime, p.Comm, p.Deadline = stat.Starttime, strings.ToValidUTF8(stat.Comm, "\uFFFD"), stat.Policy == schedDeadline
+	p.Program.PPID = stat.PPID
 
 	readErr := read()
 	again, err := c.stat(p.PID)
@@ -163,6 +164,7 @@ func (c *Collector) process(p *kernel.Process, h kernel.Host) error {
 	p.Source = kernel.FromStatus
 	p.Charge, p.ChargeMax = min(status.data+status.stack, p.TotalVM), p.TotalVM
 	p.Largest, p.LargestMax = p.Charge, p.TotalVM
+	c.program(pid, p)
 	return c.surroundings(pid, p, status, h)
 }
 
@@ -172,6 +174,7 @@ func setMappings(p *kernel.Process, s smaps.Summary) {
 	p.Charge, p.ChargeMin, p.ChargeMax = s.Charge, 0, s.ChargeMax
 	p.Largest, p.LargestMin, p.LargestMax = s.Largest, 0, s.LargestMax
 	p.Charged, p.MappingCount = s.Charged, s.Count
+	p.Program.Libraries = slices.DeleteFunc(s.Programs, func(name string) bool { return name == p.Program.Exe })
 	if s.HasFlags {
 		p.Source = kernel.FromSmaps
 		p.ChargeMin, p.LargestMin = s.Charge, s.Largest

@@ -131,11 +131,39 @@ type Process struct {
 	PidNSInitDead *bool `json:"pid_namespace_init_dead"`
 	Deadline      bool  `json:"sched_deadline,omitempty"` // policy SCHED_DEADLINE
 
+	Program Program `json:"program"`
+
 	// MappedIn is the mode that was in force when the facts were read: the one
 	// that its mappings were made in, as far as can be known.
 	MappedIn Mode `json:"mapped_in_mode"`
 	// Restart: judge the process as started anew in each mode.
 	Restart bool `json:"restart,omitempty"`
+}
+
+// Program is what is known of the file that a process executes and of its
+// libraries: what tells how it starts other programs.
+type Program struct {
+	Exe string `json:"exe"` // target of /proc/PID/exe, as the process sees it; empty: it may not be read
+	// Forked: its parent executes the same file, so it is most likely a fork of it.
+	Forked    bool     `json:"forked"`
+	PPID      int      `json:"ppid"`
+	Libraries []string `json:"libraries"` // other files that are mapped executable; nil: not known
+	// JavaLaunch is jdk.lang.Process.launchMechanism, as its command line or
+	// environment sets it; nothing else of these is kept.
+	JavaLaunch string   `json:"java_launch_mechanism"`
+	Java       string   `json:"java_version"`     // JAVA_VERSION of the release file beside libjvm.so
+	Go         string   `json:"go_version"`       // of its build information, as in "go1.26.0"
+	Imports    *Imports `json:"imports,omitzero"` // nil: not looked at, or it cannot be told
+}
+
+// Imports are the functions that start a process, and which of the program's
+// files have them among their undefined dynamic symbols. The C library, which
+// defines them, is not among these.
+type Imports struct {
+	Fork       []string `json:"fork"`        // fork, daemon, forkpty, clone
+	Vfork      []string `json:"vfork"`       // vfork
+	PosixSpawn []string `json:"posix_spawn"` // posix_spawn, posix_spawnp
+	System     []string `json:"system"`      // system, popen
 }
 
 // PidsCgroup is one ancestor's pids controller, v1 or v2.

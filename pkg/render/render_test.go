@@ -34,7 +34,7 @@ func base() kernel.Facts {
 			Threads: new(int64(412)), ThreadsMax: new(int64(127000)), PidMax: new(int64(4194304)),
 		},
 		Process: kernel.Process{
-			PID: 4127, Comm: "redis-server", UID: 999, Source: kernel.FromSmaps,
+			PID: 4127, Comm: "redis-server", UID: 999, Source: kernel.FromSmaps, Program: kernel.Program{Exe: "/usr/bin/redis-server"},
 			Charge: charge, ChargeMin: charge, ChargeMax: charge, Largest: charge, LargestMin: charge, LargestMax: charge,
 			Charged: 12, MappingCount: 40, Noreserve: new(size.Bytes), Dontfork: new(size.Bytes), TotalVM: 2 * size.GiB,
 			RSS: 1100 * size.MiB, RSSAnon: new(size.GiB), PageTables: 2200 * size.KiB,
@@ -82,7 +82,14 @@ func cases() map[string][]verdict.Report {
 	oldKernel.Host.Release = "4.18.0-193.el8.x86_64"
 	oldKernel.Host.Old = &kernel.OldInputs{FreePages: 100000, FilePages: 200000, Shmem: 50000, SlabReclaimable: 20000, TotalReserve: 20000}
 
+	jvm := base()
+	jvm.Host.Mode, jvm.Host.CommitLimit = kernel.Never, 4*size.GiB
+	jvm.Process.Comm, jvm.Process.Program = "java", kernel.Program{
+		Exe: "/usr/lib/jvm/java-17/bin/java", Libraries: []string{"/usr/lib/jvm/java-17/lib/server/libjvm.so"}, Java: "17.0.15",
+	}
+
 	return map[string][]verdict.Report{
+		"jvm-in-mode-2":   {verdict.Judge(jvm)},
 		"succeeds":        {verdict.Judge(base())},
 		"sparse-mapping":  {verdict.Judge(sparse)},
 		"bounds-in-lxcfs": {verdict.Judge(bounds)},

@@ -2,6 +2,7 @@ package render
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -143,7 +144,23 @@ func (t *text) report(r verdict.Report) {
 		t.line("")
 		t.survival(*s)
 	}
+	t.findings(r.Findings)
 	t.mappings(r)
+}
+
+// findings lists them, the worst first as they come.
+func (t *text) findings(all []verdict.Finding) {
+	if len(all) == 0 {
+		return
+	}
+	t.line("")
+	t.line("%s", t.key("findings"))
+	for _, f := range all {
+		t.wrapped(fmt.Sprintf("  %-9s  ", f.Severity), Printable(f.Title)+" ("+f.ID+").")
+		if f.Detail != "" {
+			t.wrapped("             ", Printable(f.Detail)+".")
+		}
+	}
 }
 
 // headline is the answer in one line: what fork() does now, and in which other
@@ -168,6 +185,9 @@ func headline(r verdict.Report) string {
 		s += " FAILS with " + string(*r.Errno)
 	}
 	now := r.Current().Outcome
+	if now != kernel.Succeeds && r.Spawn != nil && (r.Spawn.How == verdict.WithoutFork || r.Spawn.How == verdict.NotAtAll) {
+		return s + ", but " + cmp.Or(Printable(r.Spawn.Runtime), "it") + " does not fork"
+	}
 	if now == kernel.Uncertain || slices.ContainsFunc(r.Checks, func(c kernel.Check) bool {
 		return c.ID != verdict.CommitCheck && c.Outcome != kernel.Succeeds
 	}) {

@@ -20,6 +20,7 @@ type Entry struct {
 	Start, End kernel.Address
 	Shared     bool       // fourth letter of the permissions
 	Writable   bool       // second letter
+	Executable bool       // third letter
 	Path       []byte     // as printed; newlines come escaped as \012
 	Resident   size.Bytes // Rss:, 0 in maps
 	PageSize   size.Bytes // KernelPageSize:, 0 in maps
@@ -139,7 +140,7 @@ func (e *Entry) header(l []byte) error {
 	if e.End, rest, ok = hex(rest, ' '); !ok || e.End < e.Start || len(rest) < 5 || rest[4] != ' ' {
 		return bad()
 	}
-	e.Writable, e.Shared = rest[1] == 'w', rest[3] == 's' || rest[3] == 'S'
+	e.Writable, e.Executable, e.Shared = rest[1] == 'w', rest[2] == 'x', rest[3] == 's' || rest[3] == 'S'
 	rest = rest[5:]
 	for range 2 { // offset, device
 		i := bytes.IndexByte(rest, ' ')
@@ -178,6 +179,7 @@ type Summary struct {
 	Count    int // mappings in all, without [vsyscall]
 	TotalVM  size.Bytes
 	Writable size.Bytes // private writable: a quick sign of whether anything changed
+	Programs []string   // files that are mapped executable, each once: the program and its libraries
 	HasFlags bool       // VmFlags was there: what follows is exact
 
 	Mappings   []kernel.Mapping // charged, in address order; only with HasFlags
@@ -230,7 +232,7 @@ func Read(r io.Reader) (Summary, error) {
 	var (
 		s     Summary
 		flags = map[string]flagSet{} // by VmFlags line: a process has a dozen distinct ones
-		paths = map[string]string{}  // by path as printed, each kept once
+		paths = pathSet{}
 		kept  chunks
 	)
 	err := Scan(r, func(e *Entry) {
@@ -242,6 +244,11 @@ func Read(r io.Reader) (Summary, error) {
 		s.TotalVM += length
 		if e.Writable && !e.Shared {
 			s.Writable += length
+		}
+		if e.Executable && len(e.Path) > 0 && e.Path[0] == '/' {
+			if path := paths.text(e.Path); !slices.Contains(s.Programs, path) {
+				s.Programs = append(s.Programs, path)
+			}
 		}
 		if !e.HasFlags {
 			s.bound(e, length)
@@ -257,12 +264,7 @@ func Read(r io.Reader) (Summary, error) {
 		case f.ac && f.dc:
 			s.Dontfork += length
 		case f.ac:
-			path, ok := paths[string(e.Path)]
-			if !ok {
-				path = strings.ToValidUTF8(string(e.Path), "\uFFFD")
-				paths[string(e.Path)] = path
-			}
-			kept.add(kernel.Mapping{Start: e.Start, End: e.End, Resident: e.Resident, Flags: f.text, Path: path})
+			kept.add(kernel.Mapping{Start: e.Start, End: e.End, Resident: e.Resident, Flags: f.text, Path: paths.text(e.Path)})
 			s.Charged++
 			s.Charge += length
 			s.Largest = max(s.Largest, length)
@@ -275,6 +277,18 @@ func Read(r io.Reader) (Summary, error) {
 		s.ChargeMax, s.LargestMax = s.Charge, s.Largest
 	}
 	return s, err
+}
+
+// pathSet keeps each path once, by how it was printed.
+type pathSet map[string]string
+
+func (s pathSet) text(printed []byte) string {
+	path, ok := s[string(printed)]
+	if !ok {
+		path = strings.ToValidUTF8(string(printed), "\uFFFD")
+		s[string(printed)] = path
+	}
+	return path
 }
 
 // chunks collects mappings without moving them as it grows: with many, that

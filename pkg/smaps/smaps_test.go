@@ -46,6 +46,7 @@ func TestReadSmaps(t *testing.T) {
 		},
 		Charged: 4, Charge: 257*size.MiB + 4*size.KiB + 132*size.KiB, Largest: 256 * size.MiB,
 		Noreserve: size.GiB, Dontfork: 256 * size.MiB,
+		Programs: []string{"/usr/bin/a b (deleted)"},
 	}
 	want.ChargeMax, want.LargestMax = want.Charge, want.Largest
 	for name, r := range map[string]io.Reader{"at once": strings.NewReader(in), "byte by byte": iotest.OneByteReader(strings.NewReader(in))} {
@@ -74,6 +75,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
 `
 	got, err := Read(strings.NewReader(in))
 	want := Summary{
+		Programs: []string{"/usr/bin/a"},
 		Count: 10, Writable: size.MiB + size.GiB + 256*size.MiB + 132*size.KiB,
 		TotalVM: 2*size.MiB + size.GiB + 3*256*size.MiB + 132*size.KiB + 20*size.KiB,
 		Charged: 3, Charge: size.MiB + size.GiB + 132*size.KiB, ChargeMax: 2*size.MiB + size.GiB + 256*size.MiB + 132*size.KiB,

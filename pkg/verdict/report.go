@@ -30,6 +30,7 @@ type Report struct {
 	Verdict  kernel.Outcome `json:"verdict"`
 	Errno    *kernel.Errno  `json:"errno"`
 	Survival *Survival      `json:"survival,omitempty"`
+	Spawn    *Spawn         `json:"spawn,omitempty"`
 	Findings []Finding      `json:"findings"`
 	Remedies []Remedy       `json:"remedies"`
 }
@@ -92,8 +93,9 @@ func Judge(f kernel.Facts, assumed ...string) Report {
 	if f.Process.Source != kernel.Assumed {
 		p := f.Process
 		r.Process = &p
-		s := survival(f)
-		r.Survival = &s
+		r.Survival = new(survival(f))
+		r.Spawn = new(spawn(f, r.Checks))
+		r.Findings = append(r.Findings, r.Spawn.finding())
 	}
 	r.Verdict, r.Errno = r.now()
 	return r

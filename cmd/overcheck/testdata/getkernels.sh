@@ -7,21 +7,11 @@ set -euo pipefail
 which=$1 out=$2
 mkdir -p "$out"
 
-# mirror KIND: the address that this machine gets the KIND archive from.
-mirror() {
-	apt-get indextargets --format '$(CREATED_BY) $(REPO_URI) $(RELEASE)' | awk -v kind="$1" '
-		$1 == "Packages" && ($3 ~ /-security$/) == (kind == "security") { print $2; exit }'
-}
+. "$(dirname "$0")/archive.sh"
 
 get() {
-	local suite=$1 re=$2 kind=main dir pkg
-	case $suite in *-security) kind=security ;; esac
-	dir=$(mktemp -d)
-	mkdir -p "$dir"/{lists/partial,cache/archives/partial,parts}
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror $kind) $suite main" >"$dir/list"
-	local apt=(-o Dir::Etc::sourcelist="$dir/list" -o Dir::Etc::sourceparts="$dir/parts" -o Dir::State::Lists="$dir/lists"
-		-o Dir::Cache="$dir/cache" -o Dir::State::status=/dev/null -o APT::Sandbox::User=root -o Acquire::Languages=none)
-	apt-get "${apt[@]}" -qq update &&
+	local suite=$1 re=$2 dir apt pkg
+	archive "$suite" &&
 		pkg=$(apt-cache "${apt[@]}" search --names-only "$re" | awk '{print $1}' | grep -E "$re" | sort -V | tail -1) && [ -n "$pkg" ] || return 1
 	local release=${pkg#linux-image-}
 	if [ ! -e "$out/vmlinuz-$release" ]; then

@@ -3,14 +3,17 @@
 //
 // Each argument is one operation, NAME=BYTES (many=COUNT). When all are done it prints
 // "ready". Then it takes orders on standard input, a line each, and answers with
-// an error number, 0 for none: "fork 0", or "nproc N" to set its RLIMIT_NPROC.
+// an error number, 0 for none: "fork 0", "exec 0" to start a program by os/exec,
+// or "nproc N" to set its RLIMIT_NPROC.
 package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -45,11 +48,16 @@ func main() {
 		var order string
 		var n uint64
 		fmt.Sscan(in.Text(), &order, &n)
-		errno := fork
-		if order == "nproc" {
-			errno = func() unix.Errno { return setNproc(n) }
+		var errno unix.Errno
+		switch order {
+		case "fork":
+			errno = fork()
+		case "exec":
+			errors.As(exec.Command("/bin/true").Run(), &errno)
+		case "nproc":
+			errno = setNproc(n)
 		}
-		fmt.Println(int(errno()))
+		fmt.Println(int(errno))
 	}
 }
 
