@@ -114,8 +114,8 @@ func unpackMachine(t *testing.T, name, caps string) (dir string) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		switch {
-		case f.Name == "links":
+		switch f.Name {
+		case "links":
 			for line := range strings.Lines(string(f.Data)) {
 				from, to, _ := strings.Cut(strings.TrimSpace(line), " ")
 				from = filepath.Join(dir, from)
@@ -127,7 +127,7 @@ func unpackMachine(t *testing.T, name, caps string) (dir string) {
 				}
 			}
 			continue
-		case f.Name == "proc/812/status":
+		case "proc/812/status":
 			before, _, _ := strings.Cut(string(f.Data), "CapEff:")
 			f.Data = []byte(before + "CapEff:\t" + caps + "\n")
 		}

@@ -31,7 +31,10 @@ func newPid(s streams) *cobra.Command {
 		Short: "A process: will its fork() succeed in each mode",
 		Long: `pid judges what fork() would do in a process: in each mode of
 vm.overcommit_memory, with the sum that the kernel would make and the mapping
-that it would refuse, and every other obstacle in the kernel's order.
+that it would refuse, and every other obstacle in the kernel's order. Programs
+that start others without fork (vfork, posix_spawn) are not charged for it: a
+finding says so where the executable and its libraries tell, but the verdict and
+the exit code are about fork().
 
 Reading a process's smaps holds up its memory mapping for about 10 ms per GiB
 resident. So by default maps is read first, which costs nothing, and smaps only

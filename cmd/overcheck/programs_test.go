@@ -70,7 +70,7 @@ func TestPrograms(t *testing.T) {
 			for _, ballastSize := range []size.Bytes{ramAndSwap() / 64 * 63, ramAndSwap() + 64*size.KiB} {
 				env, args, order := preload(ballast, ballastSize), command, "fork"
 				if command[0] == victimBin {
-					env, args, order = nil, append(command, fmt.Sprintf("merged=%d", ballastSize)), "exec"
+					env, args, order = nil, []string{victimBin, fmt.Sprintf("merged=%d", ballastSize)}, "exec"
 				}
 				v := startSpeaker(t, nobody, env, args...)
 				p := program{victim: v, name: name, way: way, how: how, forks: forks, start: func() string {

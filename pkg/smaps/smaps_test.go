@@ -76,7 +76,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
 	got, err := Read(strings.NewReader(in))
 	want := Summary{
 		Programs: []string{"/usr/bin/a"},
-		Count: 10, Writable: size.MiB + size.GiB + 256*size.MiB + 132*size.KiB,
+		Count:    10, Writable: size.MiB + size.GiB + 256*size.MiB + 132*size.KiB,
 		TotalVM: 2*size.MiB + size.GiB + 3*256*size.MiB + 132*size.KiB + 20*size.KiB,
 		Charged: 3, Charge: size.MiB + size.GiB + 132*size.KiB, ChargeMax: 2*size.MiB + size.GiB + 256*size.MiB + 132*size.KiB,
 		Largest: size.GiB, LargestMax: size.GiB,

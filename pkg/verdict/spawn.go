@@ -52,6 +52,9 @@ func spawn(f kernel.Facts, checks []kernel.Check) Spawn {
 func (s Spawn) finding() Finding {
 	who := cmp.Or(s.Runtime, "the program")
 	f := Finding{Severity: "info", Detail: s.Detail}
+	if s.Verdict != nil {
+		f.Detail += fmt.Sprintf(". Without fork a small program now: %s", s.Verdict)
+	}
 	switch s.How {
 	case ByFork:
 		f.ID, f.Title = "spawn-by-fork", who+" forks"
