@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/overcheck/overcheck/docs"
 )
 
 const module = "github.com/overcheck/overcheck/"
@@ -24,9 +26,10 @@ func TestArrows(t *testing.T) {
 		"pkg/collect": {"pkg/size", "pkg/kernel", "pkg/smaps", "github.com/prometheus/procfs"},
 		"pkg/verdict": {"pkg/size", "pkg/kernel"},
 		"pkg/probe":   {"pkg/size", "pkg/kernel", "golang.org/x/sys/unix"},
-		"pkg/render":  {"pkg/size", "pkg/kernel", "pkg/verdict", "github.com/fatih/color"},
+		"pkg/render":  {"docs", "pkg/size", "pkg/kernel", "pkg/verdict", "github.com/fatih/color"},
+		"docs":        {},
 		"cmd/overcheck": {
-			"pkg/collect", "pkg/kernel", "pkg/probe", "pkg/render", "pkg/size", "pkg/verdict",
+			"docs", "pkg/collect", "pkg/kernel", "pkg/probe", "pkg/render", "pkg/size", "pkg/verdict",
 			"github.com/spf13/cobra", "github.com/mattn/go-isatty",
 		},
 	}
@@ -43,7 +46,7 @@ func TestArrows(t *testing.T) {
 		}
 		for _, path := range f[1:] {
 			path = strings.TrimPrefix(path, module)
-			if standard := !strings.Contains(path, "."); standard && !strings.HasPrefix(path, "pkg/") {
+			if standard := !strings.Contains(path, "."); standard && !strings.HasPrefix(path, "pkg/") && path != "docs" {
 				continue
 			}
 			if !slices.Contains(allowed, path) {
@@ -121,5 +124,41 @@ func TestManual(t *testing.T) {
 	}
 	if ran == 0 {
 		t.Error("the manual has no examples")
+	}
+}
+
+// TestFindingsHaveChapters: each id that pkg/verdict gives to a finding has a
+// chapter, and no chapter is about a finding that is never made.
+func TestFindingsHaveChapters(t *testing.T) {
+	var source strings.Builder
+	for _, name := range []string{"finding.go", "spawn.go", "verification.go"} {
+		b, err := os.ReadFile("../../pkg/verdict/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.Write(b)
+	}
+	given := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?:Finding\{\s*|ID: +|f\.ID, f\.Title = |near\()"([a-z0-9-]+)"`).FindAllStringSubmatch(source.String(), -1) {
+		given[m[1]] = true
+	}
+	if len(given) < 25 {
+		t.Fatalf("only %d ids: %v", len(given), given)
+	}
+	chapters := map[string]bool{}
+	for _, c := range docs.Chapters() {
+		if c.Finding {
+			chapters[c.ID] = true
+		}
+	}
+	for id := range given {
+		if !chapters[id] {
+			t.Errorf("docs/findings/%s.md is not there", id)
+		}
+	}
+	for id := range chapters {
+		if !given[id] {
+			t.Errorf("docs/findings/%s.md is about no finding", id)
+		}
 	}
 }

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/mattn/go-isatty"
@@ -15,6 +18,7 @@ import (
 	"github.com/overcheck/overcheck/pkg/kernel"
 	"github.com/overcheck/overcheck/pkg/probe"
 	"github.com/overcheck/overcheck/pkg/render"
+	"github.com/overcheck/overcheck/pkg/size"
 	"github.com/overcheck/overcheck/pkg/verdict"
 )
 
@@ -23,14 +27,21 @@ type common struct {
 	output, color, procfs, sysfs string
 	set                          []string
 	probe                        bool
+	margin                       float64
+	remedy                       string
+	reports                      bool // the command writes reports: it has every format
 }
 
 // add gives a command all of them.
 func (o *common) add(c *cobra.Command) {
 	o.addOutput(c)
+	o.reports = true
 	c.Flags().BoolVar(&o.probe, "probe", false, "where the release does not tell which mode-0 rule the kernel has, ask it (in mode 0, by a mapping that is gone at once)")
 	c.Flags().StringArrayVar(&o.set, "set", nil, "judge as if `KEY=VALUE` held (repeatable, in order); keys:\n"+strings.Join(kernel.ChangeKeys(), "\n")+
 		"\novercommit_ratio and overcommit_kbytes zero each other, as when they are written")
+	c.Flags().Float64Var(&o.margin, "margin", verdict.DefaultMargin, "headroom that a remedy must leave, in `PERCENT` of what is needed")
+	c.Flags().StringVar(&o.remedy, "remedy", "", "show the remedy `ID` in full, or write it with -o shell and -o markdown (default: the first)")
+	c.Flags().Lookup("output").Usage = "text, json, markdown (a step of a runbook) or shell (the remedy as a script)"
 }
 
 // addOutput gives it those that it has when it asks about the world as it is.
@@ -50,12 +61,22 @@ type settings struct {
 	changes   []kernel.Change
 	assumed   []string // the changes as they were spelt
 	// old: a change names another kernel, which may need the inputs of the old rule.
-	old   bool
-	probe bool
+	old    bool
+	probe  bool
+	margin float64
+	remedy string
+	// host's own root: where its /etc is
+	root string
 }
 
 func (o common) parse(s streams) (settings, error) {
-	p := settings{probe: o.probe}
+	p := settings{probe: o.probe, margin: o.margin, remedy: o.remedy, root: "/"}
+	if o.procfs != "/proc" {
+		p.root = filepath.Join(o.procfs, "1/root") // another's: where its init has its own
+	}
+	if o.margin < 0 || o.margin > 1000 {
+		return p, fmt.Errorf("--margin: %g: want a percentage from 0 to 1000", o.margin)
+	}
 	for _, text := range o.set {
 		change, err := kernel.ParseChange(text)
 		if err != nil {
@@ -64,28 +85,29 @@ func (o common) parse(s streams) (settings, error) {
 		p.changes, p.assumed = append(p.changes, change), append(p.assumed, text)
 		p.old = p.old || strings.HasPrefix(text, "kernel=")
 	}
-	colored := false
-	switch o.color {
-	case "always":
-		colored = true
-	case "never":
-	case "auto":
-		colored = s.getenv("NO_COLOR") == "" && s.getenv("TERM") != "dumb" && s.terminal(s.out)
-	default:
+	if !slices.Contains([]string{"always", "never", "auto"}, o.color) {
 		return p, fmt.Errorf("--color: %q: want auto, always or never", o.color)
 	}
+	colored := o.colored(s)
 	p.colored = colored
-	switch o.output {
-	case "text":
-		p.format = render.Text(colored)
-	case "json":
-		p.format = render.JSON
-	default:
-		return p, fmt.Errorf("--output: %q: want text or json", o.output)
+	formats := map[string]render.Format{"text": render.Text(colored, o.remedy), "json": render.JSON}
+	words := "text or json"
+	if o.reports {
+		formats["markdown"], formats["shell"] = render.Markdown(o.remedy), render.Shell(o.remedy)
+		words = "text, json, markdown or shell"
+	}
+	var known bool
+	if p.format, known = formats[o.output]; !known {
+		return p, fmt.Errorf("--output: %q: want %s", o.output, words)
 	}
 	var err error
 	p.collector, err = collect.New(o.procfs, o.sysfs, s.pageSize)
 	return p, err
+}
+
+// colored tells whether to write colours.
+func (o common) colored(s streams) bool {
+	return o.color == "always" || o.color == "auto" && s.getenv("NO_COLOR") == "" && s.getenv("TERM") != "dumb" && s.terminal(s.out)
 }
 
 // host collects the facts about the host, and where --probe asks for it, what
@@ -107,17 +129,75 @@ func (p settings) host() (kernel.Host, error) {
 	return h, nil
 }
 
-// judge reports on the facts after the changes that --set asks for.
-func (p settings) judge(f kernel.Facts) verdict.Report {
-	return verdict.Judge(p.apply(f), p.assumed...)
+// judge reports on the facts after the changes that --set asks for, with what
+// would turn a verdict that is not good.
+func (p settings) judge(f kernel.Facts) (verdict.Report, error) {
+	f, err := p.apply(f)
+	if err != nil {
+		return verdict.Report{}, err
+	}
+	if f.Host.Container == "" {
+		f.Host.Boot = p.collector.Boot(p.root)
+	}
+	// A look at every process is dear for explain: in mode 0 nobody has got the mode
+	// that it is advised to want.
+	if f.Process.Source != kernel.Assumed || f.Host.Mode != kernel.Heuristic {
+		f.Host.Neighbours = p.collector.Neighbours(verdict.Opinionated()...)
+	}
+	r := verdict.Judge(f, p.assumed...)
+	if r.Verdict != kernel.Succeeds {
+		r.Remedies = verdict.Remedies(f, p.margin, p.others(f))
+		if p.remedy != "" && !slices.ContainsFunc(r.Remedies, func(m verdict.Remedy) bool { return m.ID == p.remedy }) {
+			return r, fmt.Errorf("--remedy: %q: %w", p.remedy, noRemedy(r))
+		}
+	}
+	return r, nil
+}
+
+// noRemedy says which remedies there are.
+func noRemedy(r verdict.Report) error {
+	ids := make([]string, 0, len(r.Remedies))
+	for _, m := range r.Remedies {
+		ids = append(ids, m.ID)
+	}
+	if len(ids) == 0 {
+		return errors.New("there is no remedy for this")
+	}
+	return fmt.Errorf("the remedies are %s", strings.Join(ids, ", "))
+}
+
+// others are the facts about the other large processes of the host, from maps: a
+// remedy must say whom it harms.
+func (p settings) others(f kernel.Facts) (others []kernel.Facts) {
+	const large, most = 256 * size.MiB, 32
+	pids, _ := p.collector.Find(func(string, []string) bool { return true }) // what cannot be listed is not seen
+	for _, pid := range pids {
+		other := kernel.Facts{Host: f.Host}
+		var err error
+		if pid == f.Process.PID {
+			continue
+		}
+		if other.Process, err = p.collector.Process(pid, f.Host); err != nil || other.Process.ChargeMax < large {
+			continue
+		}
+		if err := p.collector.Maps(&other.Process); err != nil || other.Process.ChargeMax < large {
+			continue
+		}
+		others = append(others, other)
+	}
+	slices.SortFunc(others, func(a, b kernel.Facts) int { return cmp.Compare(b.Process.ChargeMax, a.Process.ChargeMax) })
+	return others[:min(len(others), most)]
 }
 
 // apply makes the changes that --set asks for.
-func (p settings) apply(f kernel.Facts) kernel.Facts {
+func (p settings) apply(f kernel.Facts) (kernel.Facts, error) {
 	for _, change := range p.changes {
-		f = change(f)
+		var err error
+		if f, err = change(f); err != nil {
+			return f, fmt.Errorf("--set: %w", err)
+		}
 	}
-	return f
+	return f, nil
 }
 
 // finish writes the reports; the exit code comes from the verdicts alone. list:

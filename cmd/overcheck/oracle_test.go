@@ -506,7 +506,7 @@ func TestOracleOtherObstacles(t *testing.T) {
 	overcheck, victimBin := build(t, "."), build(t, "./testdata/victim")
 
 	t.Run("pids.max", func(t *testing.T) {
-		root := pidsCgroupRoot(t)
+		root := cgroupRoot(t, "pids")
 		dir, err := os.MkdirTemp(root, "overcheck-test-")
 		if err != nil {
 			t.Fatal(err)
@@ -572,15 +572,15 @@ func (v *victim) expect(overcheck, id string, succeeds bool) {
 	}
 }
 
-func pidsCgroupRoot(t *testing.T) string {
-	for _, dir := range []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup"} {
-		if b, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control")); err == nil && strings.Contains(string(b), "pids") {
+func cgroupRoot(t *testing.T, controller string) string {
+	for _, dir := range []string{"/sys/fs/cgroup/" + controller, "/sys/fs/cgroup"} {
+		if b, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control")); err == nil && strings.Contains(string(b), controller) {
 			return dir
 		}
 		if _, err := os.Stat(filepath.Join(dir, "tasks")); err == nil {
 			return dir
 		}
 	}
-	t.Fatal("no pids cgroup controller is mounted")
+	t.Fatalf("no %s cgroup controller is mounted", controller)
 	return ""
 }

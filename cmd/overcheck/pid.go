@@ -89,7 +89,11 @@ func runPid(s streams, o pidOptions, args []string) error {
 		case err != nil:
 			errs = append(errs, err)
 		default:
-			reports = append(reports, p.judge(f))
+			r, err := p.judge(f)
+			if err != nil {
+				return err
+			}
+			reports = append(reports, r)
 		}
 	}
 	if len(reports) > 0 {
@@ -134,7 +138,11 @@ func memory(p settings, pid int, mappings string) (f kernel.Facts, err error) {
 	if err := p.collector.Maps(&f.Process); err != nil {
 		return f, err
 	}
-	if mappings == "auto" && f.Process.Source == kernel.FromMaps && verdict.WorthSmaps(p.apply(f)) {
+	if mappings != "auto" || f.Process.Source != kernel.FromMaps {
+		return f, nil
+	}
+	changed, err := p.apply(f)
+	if err != nil || verdict.WorthSmaps(changed) { // a change of one mapping needs to know them
 		if err := smaps(p, &f); err != nil && !errors.Is(err, os.ErrPermission) {
 			return f, err
 		}

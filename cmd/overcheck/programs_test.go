@@ -181,6 +181,7 @@ func TestPrograms(t *testing.T) {
 	setSysctl(t, "overcommit_memory", 0)
 	t.Logf("%s", rows)
 	if page := os.Getenv("OVERCHECK_ACCURACY"); page != "" && !t.Failed() {
+		needPrograms(t, "valkey-server")
 		rewriteTable(t, page, "programs", rows.String())
 	}
 }
@@ -279,7 +280,7 @@ func (rows *programRows) row(p program) *programRow {
 func (rows programRows) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, `OVERCHECK_ORACLE=1 OVERCHECK_ACCURACY=$PWD/docs/accuracy.md go test -run Programs ./cmd/overcheck`:\n\n", time.Now().UTC().Format(time.DateOnly))
-	b.WriteString("| program | starts a process by | which is | starts | refused | as | wrong |\n|---|---|---|---:|---:|---|---:|\n")
+	b.WriteString("| program | asked for | which is | tries | refused | error | wrong |\n|---|---|---|---:|---:|---|---:|\n")
 	for _, r := range rows {
 		as := r.refusal
 		if as != "" {
@@ -527,7 +528,7 @@ func (s *postgresServer) manyBackends(t *testing.T, overcheck string) {
 	}
 	for _, pid := range s.children() {
 		child := &victim{t: t, cmd: &exec.Cmd{Process: &os.Process{Pid: pid}}}
-		if r := child.judge(overcheck); r.Spawn.How != verdict.NotAtAll {
+		if r := child.judge(overcheck); r.Spawn.How != verdict.WithoutFork {
 			t.Errorf("a child of the postmaster: %s, %s", r.Spawn.How, r.Spawn.Detail)
 		}
 	}

@@ -30,10 +30,12 @@ func (c *Collector) cgroups(pid string, p *kernel.Process, ownThreads int64) err
 	case err != nil:
 		return fmt.Errorf("process %s: cgroup: %w", pid, err)
 	}
+	p.Cgroup = strings.ToValidUTF8(ownCgroup(text), "\uFFFD")
 	self, _ := c.read("self", "cgroup")
 	own, _, _ := c.ancestors(self, "pids") // overcheck's own levels; none where procfs does not show it
 	pids := func(l level) (g kernel.PidsCgroup, limited bool, err error) {
-		if g, limited, err = l.pids(); slices.Contains(own, l) {
+		g.LimitFile = c.outside(l.dir, "pids.max")
+		if limited, err = l.pids(&g); slices.Contains(own, l) {
 			g.Own = ownThreads
 		}
 		return g, limited, err
@@ -47,7 +49,11 @@ func (c *Collector) cgroups(pid string, p *kernel.Process, ownThreads int64) err
 	}
 	levels, unseen, err = c.ancestors(text, "memory")
 	if err == nil {
-		p.Memory, p.MemoryUnseen, err = readLevels(untilFlat(levels), unseen, "memory.max", level.memory)
+		p.Memory, p.MemoryUnseen, err = readLevels(untilFlat(levels), unseen, "memory.max", func(l level) (g kernel.MemoryCgroup, limited bool, err error) {
+			g.LimitFile = c.outside(l.dir, l.memoryFiles().max)
+			limited, err = l.memory(&g)
+			return g, limited, err
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("process %s: cgroup: %w", pid, err)
@@ -69,6 +75,24 @@ func readLevels[G any](levels []level, unseen, limit string, read func(level) (G
 		}
 	}
 	return groups, unseen, nil
+}
+
+// outside is a file's name where its own system sees it: a --sysfs directory is
+// that system's /sys.
+func (c *Collector) outside(dir, file string) string {
+	rest := strings.TrimPrefix(dir, c.sys)
+	return strings.ToValidUTF8(path.Join("/sys/", rest, file), "\uFFFD")
+}
+
+// ownCgroup is the path of systemd's hierarchy, or of the unified one.
+func ownCgroup(text string) (name string) {
+	for line := range strings.Lines(text) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(f) == 3 && (f[1] == "name=systemd" || f[0] == "0" && name == "") {
+			name = f[2]
+		}
+	}
+	return name
 }
 
 // untilFlat leaves out the levels above a v1 memory cgroup that does not count
@@ -211,61 +235,66 @@ func parseLimit(s string) (kernel.Limit, error) {
 	return kernel.Limit{Value: int64(n)}, nil
 }
 
-func (l level) pids() (g kernel.PidsCgroup, limited bool, err error) {
+func (l level) pids(g *kernel.PidsCgroup) (limited bool, err error) {
 	g.Path = strings.ToValidUTF8(l.path, "\uFFFD")
 	limit, found, err := l.value("pids.max")
 	if err != nil || !found {
-		return g, false, err
+		return false, err
 	}
 	current, _, err := l.value("pids.current")
 	g.Max, g.Current = limit, current.Value
-	return g, true, err
+	return true, err
 }
 
-func (l level) memory() (g kernel.MemoryCgroup, limited bool, err error) {
-	names := struct{ max, current, swapMax, swapCurrent string }{"memory.max", "memory.current", "memory.swap.max", "memory.swap.current"}
+type memoryFiles struct{ max, current, swapMax, swapCurrent string }
+
+func (l level) memoryFiles() memoryFiles {
 	if l.v1 {
-		names.max, names.current = "memory.limit_in_bytes", "memory.usage_in_bytes"
-		names.swapMax, names.swapCurrent = "memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"
+		return memoryFiles{"memory.limit_in_bytes", "memory.usage_in_bytes", "memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"}
 	}
-	g = kernel.MemoryCgroup{Path: strings.ToValidUTF8(l.path, "\uFFFD"), V1: l.v1}
+	return memoryFiles{"memory.max", "memory.current", "memory.swap.max", "memory.swap.current"}
+}
+
+func (l level) memory(g *kernel.MemoryCgroup) (limited bool, err error) {
+	names := l.memoryFiles()
+	g.Path, g.V1 = strings.ToValidUTF8(l.path, "\uFFFD"), l.v1
 	limit, found, err := l.value(names.max)
 	if err != nil || !found {
-		return g, false, err
+		return false, err
 	}
 	g.Max = limit
 	current, _, err := l.value(names.current)
 	if err != nil {
-		return g, false, err
+		return false, err
 	}
 	g.Current = size.Bytes(current.Value)
 	if l.v1 {
-		if err := l.kmem(&g); err != nil {
-			return g, false, err
+		if err := l.kmem(g); err != nil {
+			return false, err
 		}
 	}
 	if limit.Unlimited {
-		return g, true, nil // the rest only matters against a limit
+		return true, nil // the rest only matters against a limit
 	}
 	swap, found, err := l.value(names.swapMax)
 	if err != nil {
-		return g, false, err
+		return false, err
 	}
 	if found {
 		used, _, err := l.value(names.swapCurrent)
 		if err != nil {
-			return g, false, err
+			return false, err
 		}
 		g.SwapMax, g.SwapCurrent = &swap, size.Bytes(used.Value)
 	}
 	stat, err := readFile(filepath.Join(l.dir, "memory.stat"))
 	if err != nil {
-		return g, false, err
+		return false, err
 	}
-	if err := parseMemoryStat(stat, &g); err != nil {
-		return g, false, fmt.Errorf("%s: %w", filepath.Join(l.dir, "memory.stat"), err)
+	if err := parseMemoryStat(stat, g); err != nil {
+		return false, fmt.Errorf("%s: %w", filepath.Join(l.dir, "memory.stat"), err)
 	}
-	return g, true, nil
+	return true, nil
 }
 
 // kmem reads v1's limit on kernel memory.

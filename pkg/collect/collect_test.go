@@ -123,8 +123,9 @@ func TestCapturedMachines(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if limit := same(got).Host.CommitLimit; limit != got.Host.CommitLimit {
-				t.Errorf("CommitLimit is %d, computed %d", got.Host.CommitLimit, limit)
+			changed, err := same(got)
+			if err != nil || changed.Host.CommitLimit != got.Host.CommitLimit {
+				t.Errorf("CommitLimit is %d, computed %d (%v)", got.Host.CommitLimit, changed.Host.CommitLimit, err)
 			}
 			var want kernel.Facts
 			for i, f := range m.archive.Files {
@@ -427,7 +428,7 @@ func FuzzParsers(f *testing.F) {
 		}
 		_, _ = parseVmstat(s)
 		_, _ = parseLoadavgThreads(s)
-		_, _ = parseNprocLimit(s)
+		_, _, _ = parseNprocLimit(s)
 		if l, err := parseLimit(s); err == nil && l.Value < 0 {
 			t.Errorf("limit %+v", l)
 		}

@@ -55,6 +55,8 @@ func (c *Collector) Host(old bool) (kernel.Host, error) {
 	}
 	enforce, _ := readFile(filepath.Join(c.sys, "fs/selinux/enforce")) // absent: no SELinux
 	h.SELinuxEnforcing = strings.TrimSpace(enforce) == "1"
+	h.THP = c.thp()
+	h.Container = c.container()
 	return h, c.Commit(&h)
 }
 
@@ -85,6 +87,7 @@ func (c *Collector) sysctls(h *kernel.Host) error {
 		{"vm.user_reserve_kbytes", false, func(n int64) { h.UserReserve = new(kernel.KiloBytes(uint64(n))) }},
 		{"kernel.threads-max", false, func(n int64) { h.ThreadsMax = &n }},
 		{"kernel.pid_max", false, func(n int64) { h.PidMax = &n }},
+		{"vm.max_map_count", false, func(n int64) { h.MaxMapCount = &n }},
 	} {
 		n, err := integer(s.name)
 		switch {
@@ -380,6 +383,9 @@ func setMeminfo(h *kernel.Host, m procfs.Meminfo) error {
 	}
 	if m.HugePagesTotal != nil {
 		h.HugePagesTotal = int64(*m.HugePagesTotal)
+	}
+	if m.HugePagesFree != nil && m.HugePagesRsvd != nil {
+		h.HugePagesFree = max(int64(*m.HugePagesFree)-int64(*m.HugePagesRsvd), 0)
 	}
 	h.Hugetlb = size.Bytes(h.HugePagesTotal) * h.HugePageSize
 	if m.HugetlbBytes != nil {

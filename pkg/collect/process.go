@@ -370,12 +370,12 @@ func (c *Collector) nproc(pid string, p *kernel.Process, h kernel.Host) error {
 	case err != nil:
 		return fmt.Errorf("process %s: limits: %w", pid, err)
 	}
-	limit, err := parseNprocLimit(text)
+	soft, hard, err := parseNprocLimit(text)
 	if err != nil {
 		return fmt.Errorf("process %s: limits: %w", pid, err)
 	}
-	p.NprocLimit = &limit
-	if limit.Unlimited {
+	p.NprocLimit, p.NprocHard = &soft, &hard
+	if soft.Unlimited {
 		return nil
 	}
 	return c.countTasks(pid, p, h)
@@ -384,22 +384,25 @@ func (c *Collector) nproc(pid string, p *kernel.Process, h kernel.Host) error {
 // parseNprocLimit returns the soft limit of the line
 //
 //	Max processes             94268                94268                processes
-func parseNprocLimit(s string) (kernel.Limit, error) {
+func parseNprocLimit(s string) (soft, hard kernel.Limit, err error) {
 	for line := range strings.Lines(s) {
-		if rest, ok := strings.CutPrefix(line, "Max processes"); ok {
-			f := strings.Fields(rest)
-			if len(f) > 0 && f[0] == "unlimited" {
-				return kernel.Limit{Unlimited: true}, nil
-			}
-			if len(f) > 0 {
-				if n, err := strconv.ParseInt(f[0], 10, 64); err == nil {
-					return kernel.Limit{Value: n}, nil
-				}
-			}
-			return kernel.Limit{}, fmt.Errorf("field Max processes: %q: want a number or unlimited", strings.TrimSpace(rest))
+		rest, ok := strings.CutPrefix(line, "Max processes")
+		if !ok {
+			continue
 		}
+		f := strings.Fields(rest)
+		for i, to := range []*kernel.Limit{&soft, &hard} {
+			var err error
+			if to.Unlimited = i < len(f) && f[i] == "unlimited"; i < len(f) && !to.Unlimited {
+				to.Value, err = strconv.ParseInt(f[i], 10, 64)
+			}
+			if err != nil || i >= len(f) {
+				return soft, hard, fmt.Errorf("field Max processes: %q: want two numbers or unlimited", strings.TrimSpace(rest))
+			}
+		}
+		return soft, hard, nil
 	}
-	return kernel.Limit{}, errors.New("field Max processes: not there")
+	return soft, hard, errors.New("field Max processes: not there")
 }
 
 // countTasks bounds the tasks that count against the process's RLIMIT_NPROC.

@@ -1,6 +1,10 @@
 package collect
 
 import (
+	"bufio"
+	"debug/buildinfo"
+	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,17 +35,25 @@ func TestImportsOfLiveProcesses(t *testing.T) {
 		return p.Program
 	}
 	self := read(os.Getpid())
-	if self.Go != runtime.Version() || self.Imports != nil || self.Exe == "" || self.PPID != os.Getppid() {
+	if self.Go != runtime.Version() || self.GoArch != runtime.GOARCH || self.Exe == "" || self.PPID != os.Getppid() {
 		t.Errorf("this test: %+v", self)
 	}
-	for name, forks := range map[string]bool{"sh": true, "sleep": false} {
-		// sh waits for its input.
-		cmd := exec.Command(name, map[bool][]string{true: {"-s"}, false: {"1000"}}[forks]...)
+	for name, forks := range map[string]bool{"sh": true, "cat": false} {
+		cmd := exec.Command(name)
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
 		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// Once it answers, its libraries are mapped.
+		fmt.Fprintln(in, "echo ready")
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
 		got := read(cmd.Process.Pid)
@@ -52,8 +64,117 @@ func TestImportsOfLiveProcesses(t *testing.T) {
 			t.Errorf("%s: libraries %q", name, got.Libraries)
 		}
 		in.Close()
+		_ = cmd.Wait()
+	}
+}
+
+// TestStaticProgramIsUnknown: a static program has fork in itself, and imports
+// nothing, even where it has a table of dynamic symbols (static-pie).
+func TestStaticProgramIsUnknown(t *testing.T) {
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Log("no gcc: not tried")
+		return
+	}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "x.c"), "#include <unistd.h>\nint main(void) { write(1, \"ready\\n\", 6); pause(); return fork(); }\n")
+	c, h := live(t)
+	for _, how := range []string{"-static", "-static-pie"} {
+		bin := filepath.Join(dir, "x"+how)
+		if out, err := exec.Command("gcc", how, "-o", bin, filepath.Join(dir, "x.c")).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		cmd := exec.Command(bin)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = bufio.NewReader(out).ReadString('\n')
+		p, err := c.Process(cmd.Process.Pid, h)
+		if err == nil {
+			err = c.Maps(&p)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Imports(&p)
+		if p.Program.Imports != nil {
+			t.Errorf("%s: %+v", how, p.Program.Imports)
+		}
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
+	}
+}
+
+// hugeTables are ELF files that claim tables of hundreds of GiB, in sparse files
+// that have them: the bytes past the end are zeroes.
+func hugeTables() map[string][]byte {
+	le := binary.LittleEndian
+	const sectionSize = 64
+	header := func(shnum, shstrndx uint16) []byte {
+		h := make([]byte, 64)
+		copy(h, "\x7fELF\x02\x01\x01")
+		le.PutUint16(h[16:], 3)
+		le.PutUint16(h[18:], 62)
+		le.PutUint32(h[20:], 1)
+		le.PutUint64(h[40:], 64)
+		le.PutUint16(h[52:], 64)
+		le.PutUint16(h[58:], sectionSize)
+		le.PutUint16(h[60:], shnum)
+		le.PutUint16(h[62:], shstrndx)
+		return h
+	}
+	section := func(kind uint32, offset, length uint64, link uint32, entry uint64) []byte {
+		s := make([]byte, sectionSize)
+		le.PutUint32(s[4:], kind)
+		le.PutUint64(s[24:], offset)
+		le.PutUint64(s[32:], length)
+		le.PutUint32(s[40:], link)
+		le.PutUint64(s[56:], entry)
+		return s
+	}
+	const huge = 1 << 38
+	strings := section(3, 4096, huge, 0, 0)
+	return map[string][]byte{
+		"2^31 sections":   slices.Concat(header(0, 0), section(0, 0, 1<<31, 0, 0)),
+		"section names":   slices.Concat(header(2, 1), section(0, 0, 0, 0, 0), strings),
+		"dynamic symbols": slices.Concat(header(4, 3), section(0, 0, 0, 0, 0), section(11, 4096, huge, 2, 24), strings, section(3, 4096, 1, 0, 0)),
+		"symbol versions": slices.Concat(header(5, 3), section(0, 0, 0, 0, 0), section(11, 4096, 48, 2, 24), section(3, 4096, 16, 0, 0), section(3, 4096, 1, 0, 0), section(0x6fffffff, 4096, huge, 0, 2)),
+	}
+}
+
+// TestHugeTables: what a file claims is not read without bound.
+func TestHugeTables(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	defer func() {
+		runtime.ReadMemStats(&after)
+		if after.TotalAlloc-before.TotalAlloc > 32*mostRead {
+			t.Errorf("%d bytes were allocated", after.TotalAlloc-before.TotalAlloc)
+		}
+	}()
+	for name, b := range hugeTables() {
+		file := filepath.Join(t.TempDir(), "elf")
+		write(t, file, string(b))
+		if err := os.Truncate(file, 1<<40); err != nil {
+			t.Log("no file of 1 TiB here: the bytes behind its end are not there")
+		}
+		f, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader := &budget{f, mostRead}
+		var found kernel.Imports
+		_ = importsOf(&found, f, name)
+		if _, err := buildinfo.Read(reader); err == nil {
+			t.Errorf("%s: has build information", name)
+		}
+		_ = f.Close()
+	}
+	if _, err := (&budget{strings.NewReader("0123456789"), 4}).ReadAt(make([]byte, 5), 0); err == nil {
+		t.Error("a budget of 4 bytes let 5 be read")
 	}
 }
 
@@ -73,9 +194,12 @@ func TestIsLibc(t *testing.T) {
 func jvm(t *testing.T, root string) (machine, *kernel.Process) {
 	t.Helper()
 	m := unpack(t, "linux-6.18-cgroup-v1.txtar")
-	if err := os.Symlink(root, m.path(filepath.Join("proc", strconv.Itoa(m.pid), "root"))); err != nil {
+	proc := filepath.Join("proc", strconv.Itoa(m.pid))
+	if err := os.Symlink(root, m.path(filepath.Join(proc, "root"))); err != nil {
 		t.Fatal(err)
 	}
+	m.write(t, filepath.Join(proc, "cmdline"), "java\x00Main\x00")
+	m.write(t, filepath.Join(proc, "environ"), "")
 	return m, &kernel.Process{PID: m.pid, Program: kernel.Program{Libraries: []string{"/usr/lib/libz.so.1", "/opt/jdk/lib/server/libjvm.so"}}}
 }
 
@@ -125,6 +249,13 @@ func TestLaunchMechanism(t *testing.T) {
 		{"java\x00Main\x00", "JDK_JAVA_OPTIONS=" + property + "VFORK\x00JAVA_TOOL_OPTIONS=" + property + "FORK\x00", "VFORK"},
 		{"java\x00" + property + "FORK\x00", "JAVA_TOOL_OPTIONS=" + property + "VFORK\x00", "FORK"},
 		{"java\x00Main\x00", "OTHER=" + property + "FORK\x00", ""},
+		{"java\x00" + property + "VFORK\x00Main\x00", "_JAVA_OPTIONS=" + property + "FORK\x00", "FORK"},
+		{"java\x00" + property + "FORK\x00-cp\x00.\x00Main\x00" + property + "VFORK\x00", "", "FORK"},
+		{"java\x00-jar\x00x.jar\x00" + property + "FORK\x00", "", ""},
+		{"java\x00@args\x00Main\x00", "", "?"},
+		{"java\x00-XX:VMOptionsFile=f\x00Main\x00", "", "?"},
+		{"java\x00-XX:Flags=f\x00" + property + "FORK\x00Main\x00", "", "FORK"},
+		{"java\x00Main\x00", "JDK_JAVA_OPTIONS=@f\x00", "?"},
 	} {
 		m, p := jvm(t, t.TempDir())
 		proc := "proc/" + strconv.Itoa(m.pid) + "/"

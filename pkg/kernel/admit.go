@@ -55,6 +55,9 @@ type Admission struct {
 // 6.15 or so mm/mmap.c) gets from __vm_enough_memory (mm/util.c) for each
 // charged mapping. Errno is ENOMEM in every failure.
 func (f Facts) Admit(m Mode) Admission {
+	if f.Process.WithoutFork {
+		f = f.started()
+	}
 	a := f.admitAsIs(m)
 	if f.Process.Source != Assumed {
 		best, worst := f.restarted(m)
@@ -77,6 +80,18 @@ func (f Facts) Admit(m Mode) Admission {
 		a.Blocking = nil
 	}
 	return a
+}
+
+// started is a small program in place of the process that starts it without
+// fork: nothing of that one is copied, and what is executed has memory of its own.
+func (f Facts) started() Facts {
+	const small = 4 * size.MiB
+	p := &f.Process
+	p.Charge, p.ChargeMin, p.ChargeMax = small, small, small
+	p.Largest, p.LargestMin, p.LargestMax = small/2, small/2, small/2
+	p.MayBeCharged, p.Noreserve, p.Dontfork, p.TotalVM = 0, new(size.Bytes), new(size.Bytes), 2*small
+	f.Mappings = nil
+	return f
 }
 
 // admitAsIs judges the mappings as they are, by every family that may hold.
@@ -536,10 +551,12 @@ func largestTerm(p Process) Term {
 
 func chargeTerm(p Process) Term {
 	note := plural(p.Charged, "mapping") + " with VM_ACCOUNT"
-	switch p.Source {
-	case Assumed:
+	switch {
+	case p.WithoutFork:
+		return Term{"what is started", p.Charge, "a small program, assumed: nothing is forked"}
+	case p.Source == Assumed:
 		note = "a small shell, assumed"
-	case FromMaps, FromStatus:
+	case p.Source == FromMaps, p.Source == FromStatus:
 		note = fmt.Sprintf("likely, from %s: between %s and %s", p.Source, p.ChargeMin, p.ChargeMax)
 	}
 	return Term{"this fork", p.Charge, note}

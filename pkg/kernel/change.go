@@ -11,8 +11,14 @@ import (
 )
 
 // Change turns facts into the facts of another world: another setting, another
-// kernel, a larger process. It leaves what it was given alone.
-type Change func(Facts) Facts
+// kernel, a larger process. It leaves what it was given alone. It fails where it
+// names something that the facts do not have.
+type Change func(Facts) (Facts, error)
+
+// always is a change that cannot fail.
+func always(set func(*Facts)) Change {
+	return func(f Facts) (Facts, error) { set(&f); return f, nil }
+}
 
 // changeKey is one key: its name, what it takes, and whether it changes the
 // process rather than the host.
@@ -34,10 +40,19 @@ func changeKeys() []changeKey {
 		{"SwapTotal", "a size", false, parseSize(setSwapTotal)},
 		{"Committed_AS", "a size", false, parseSize(func(f *Facts, b size.Bytes) { f.Host.CommittedAS, f.Host.OwnCharge = b, 0 })},
 		{"HugePages_Total", "a count", false, parseInt(0, math.MaxInt32, setHugePages)},
+		{"kernel.threads-max", "a count", false, parseInt(0, math.MaxInt32, func(f *Facts, n int64) { f.Host.ThreadsMax = &n })},
+		{"kernel.pid_max", "a count", false, parseInt(0, math.MaxInt32, func(f *Facts, n int64) { f.Host.PidMax = &n })},
 		{"kernel", "a release", false, parseKernel},
 		{"grow", "a size", true, parseSize(grow)},
-		{"restart", "true or false", true, parseRestart},
-		{"memory.max", "a size", true, parseMemoryMax},
+		{"restart", "true or false", true, parseBool(func(f *Facts, b bool) { f.Process.Restart = b })},
+		{"shrink", "a size", true, parseSize(shrink)},
+		{"memory.max", "[CGROUP:]a size", true, parseMemoryMax},
+		{"pids.max", "[CGROUP:]a count", true, parsePidsMax},
+		{"RLIMIT_NPROC", "a count", true, parseInt(0, math.MaxInt64, func(f *Facts, n int64) { f.Process.NprocLimit = &Limit{Value: n} })},
+		{"dontfork", "where a charged mapping starts", true, parseMapping(dontfork)},
+		{"noreserve", "where a charged mapping starts", true, parseMapping(noreserve)},
+		{"split", "where a charged mapping starts", true, parseMapping(split)},
+		{"without-fork", "true or false", true, parseBool(func(f *Facts, b bool) { f.Process.WithoutFork = b })},
 	}
 }
 
@@ -83,7 +98,7 @@ func parseInt(lo, hi int64, set func(*Facts, int64)) func(string) (Change, error
 		if err != nil || n < lo || n > hi {
 			return nil, fmt.Errorf("%q: want a whole number from %d to %d", s, lo, hi)
 		}
-		return func(f Facts) Facts { set(&f, n); return f }, nil
+		return always(func(f *Facts) { set(f, n) }), nil
 	}
 }
 
@@ -99,7 +114,7 @@ func parseSize(set func(*Facts, size.Bytes)) func(string) (Change, error) {
 		if b < 0 || b > limitless {
 			return nil, fmt.Errorf("size %q: out of range", s)
 		}
-		return func(f Facts) Facts { set(&f, b); return f }, nil
+		return always(func(f *Facts) { set(f, b) }), nil
 	}
 }
 
@@ -118,27 +133,21 @@ func parseKernel(s string) (Change, error) {
 	if _, err := ParseRelease(s); err != nil {
 		return nil, err
 	}
-	return func(f Facts) Facts {
+	return always(func(f *Facts) {
 		f.Host.Release = s
 		f.Host.Version = "" // it is the other kernel's; most are SMP
 		f.Host.NoMMU, f.Host.NewRule = false, nil
-		return f
-	}, nil
+	}), nil
 }
 
-func parseRestart(s string) (Change, error) {
-	restart, err := strconv.ParseBool(s)
-	if err != nil {
-		return nil, fmt.Errorf("%q: want true or false", s)
+func parseBool(set func(*Facts, bool)) func(string) (Change, error) {
+	return func(s string) (Change, error) {
+		b, err := strconv.ParseBool(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q: want true or false", s)
+		}
+		return always(func(f *Facts) { set(f, b) }), nil
 	}
-	return func(f Facts) Facts { f.Process.Restart = restart; return f }, nil
-}
-
-func parseMemoryMax(s string) (Change, error) {
-	if s == "max" {
-		return func(f Facts) Facts { setMemoryMax(&f, Limit{Unlimited: true}); return f }, nil
-	}
-	return parseSize(func(f *Facts, b size.Bytes) { setMemoryMax(f, Limit{Value: int64(b)}) })(s)
 }
 
 func setMode(f *Facts, n int64) { f.Host.Mode = Mode(n) }
@@ -251,18 +260,4 @@ func grow(f *Facts, b size.Bytes) {
 		return
 	}
 	f.charge(more)
-}
-
-// setMemoryMax sets the limit of the process's own memory cgroup; where none was
-// seen it is given one, with what it has resident as the usage.
-func setMemoryMax(f *Facts, limit Limit) {
-	p := &f.Process
-	if len(p.Memory) == 0 {
-		p.Memory = []MemoryCgroup{{Path: "(as set)", Current: p.RSS, Max: limit, Rough: true}}
-		return
-	}
-	groups := append([]MemoryCgroup(nil), p.Memory...)
-	groups[0].Rough = groups[0].Rough || groups[0].Max.Unlimited
-	groups[0].Max = limit
-	p.Memory = groups
 }

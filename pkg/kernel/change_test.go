@@ -17,7 +17,9 @@ func set(t *testing.T, f Facts, changes ...string) Facts {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f = change(f)
+		if f, err = change(f); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return f
 }

@@ -137,6 +137,9 @@ func (f Facts) memoryCgroup() Check {
 	if err == nil && !r.AtLeast(4, 9) {
 		return c.pass("page tables are not charged to cgroups before Linux 4.9")
 	}
+	if p.WithoutFork {
+		return c.pass("no fork: no page tables are copied")
+	}
 	need := p.PageTables + forkOverhead + size.Bytes(p.MappingCount)*vmaSize
 	c = c.pass("unlimited")
 	c.NeedBytes = &need

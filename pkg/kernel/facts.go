@@ -44,7 +44,10 @@ type Host struct {
 	OwnCharge        size.Bytes  `json:"own_charge_bytes"`               // what overcheck itself added to Committed_AS
 	Hugetlb          size.Bytes  `json:"hugetlb_bytes"`                  // Hugetlb: huge pages of all sizes
 	HugePagesTotal   int64       `json:"hugepages_total"`                // HugePages_Total, of the default size
+	HugePagesFree    int64       `json:"hugepages_free"`                 // HugePages_Free less HugePages_Rsvd: those that can be given back
 	HugePageSize     size.Bytes  `json:"hugepage_size_bytes"`            // Hugepagesize
+	MaxMapCount      *int64      `json:"max_map_count"`                  // vm.max_map_count
+	THP              string      `json:"transparent_hugepage"`           // always, madvise or never; empty: not built in
 	Old              *OldInputs  `json:"old_heuristic"`                  // read only where the old mode-0 rule may hold
 	Threads          *int64      `json:"threads"`                        // fourth field of loadavg: nr_threads
 	ThreadsMax       *int64      `json:"threads_max"`                    // kernel.threads-max
@@ -57,6 +60,22 @@ type Host struct {
 	LimitGuessed     bool        `json:"commit_limit_guessed,omitempty"` // a change made CommitLimit of rewritten numbers
 	PresentRAM       size.Bytes  `json:"present_ram_bytes"`              // Σ present of zoneinfo: MemTotal before any ballooning; 0: not read
 	OwnThreads       int64       `json:"own_threads"`                    // overcheck's own among Threads
+
+	// Container says why overcheck is taken to run in a container; empty: it does not.
+	Container string `json:"container,omitempty"`
+	// Boot are the vm.overcommit_* and reserves that sysctl.d would set at boot, in
+	// their order; nil: not read.
+	Boot []BootSetting `json:"boot_settings"`
+	// Neighbours are the programs on this host that have an opinion of the mode, by
+	// comm; nil: not looked for.
+	Neighbours []string `json:"neighbours"`
+}
+
+// BootSetting is one assignment of a sysctl.d file.
+type BootSetting struct {
+	Key   string `json:"key"` // "vm.overcommit_memory"
+	Value string `json:"value"`
+	File  string `json:"file"`
 }
 
 // OldInputs are the counters that the mode-0 rule read before Linux 5.2, in
@@ -117,6 +136,7 @@ type Process struct {
 	// NprocExempt: global uid 0, CAP_SYS_RESOURCE or CAP_SYS_ADMIN. nil: not known.
 	NprocExempt *bool  `json:"nproc_exempt"`
 	NprocLimit  *Limit `json:"nproc_limit"` // soft RLIMIT_NPROC
+	NprocHard   *Limit `json:"nproc_hard_limit"`
 	// UIDTasksMin and UIDTasksMax bound how many tasks count against NprocLimit.
 	// Counted only where the limit could bind.
 	UIDTasksMin *int64 `json:"uid_tasks_min"`
@@ -133,6 +153,10 @@ type Process struct {
 
 	Program Program `json:"program"`
 
+	Cgroup string `json:"cgroup"` // the process's own, of systemd's hierarchy or the unified one
+
+	// WithoutFork: judge what the process starts as started by vfork or posix_spawn.
+	WithoutFork bool `json:"without_fork,omitempty"`
 	// MappedIn is the mode that was in force when the facts were read: the one
 	// that its mappings were made in, as far as can be known.
 	MappedIn Mode `json:"mapped_in_mode"`
@@ -149,10 +173,12 @@ type Program struct {
 	PPID      int      `json:"ppid"`
 	Libraries []string `json:"libraries"` // other files that are mapped executable; nil: not known
 	// JavaLaunch is jdk.lang.Process.launchMechanism, as its command line or
-	// environment sets it; nothing else of these is kept.
+	// environment sets it; nothing else of these is kept. "?": some options are in
+	// files that were not read.
 	JavaLaunch string   `json:"java_launch_mechanism"`
 	Java       string   `json:"java_version"`     // JAVA_VERSION of the release file beside libjvm.so
 	Go         string   `json:"go_version"`       // of its build information, as in "go1.26.0"
+	GoArch     string   `json:"go_arch"`          // GOARCH
 	Imports    *Imports `json:"imports,omitzero"` // nil: not looked at, or it cannot be told
 }
 
@@ -164,20 +190,24 @@ type Imports struct {
 	Vfork      []string `json:"vfork"`       // vfork
 	PosixSpawn []string `json:"posix_spawn"` // posix_spawn, posix_spawnp
 	System     []string `json:"system"`      // system, popen
+	// Unclear: what may start a process without any of these: syscall, dlopen, wordexp.
+	Unclear []string `json:"unclear"`
 }
 
 // PidsCgroup is one ancestor's pids controller, v1 or v2.
 type PidsCgroup struct {
-	Path    string `json:"path"`
-	Current int64  `json:"current"` // pids.current
-	Max     Limit  `json:"max"`     // pids.max
-	Own     int64  `json:"own"`     // overcheck's own threads among Current
+	Path      string `json:"path"`
+	LimitFile string `json:"limit_file"` // pids.max
+	Current   int64  `json:"current"`    // pids.current
+	Max       Limit  `json:"max"`        // pids.max
+	Own       int64  `json:"own"`        // overcheck's own threads among Current
 }
 
 // MemoryCgroup is one ancestor's memory controller. v1's files are given under
 // v2's names.
 type MemoryCgroup struct {
 	Path            string     `json:"path"`
+	LimitFile       string     `json:"limit_file"` // memory.max, v1 memory.limit_in_bytes
 	V1              bool       `json:"v1,omitempty"`
 	Current         size.Bytes `json:"current_bytes"`          // memory.current, v1 memory.usage_in_bytes
 	Max             Limit      `json:"max_bytes"`              // memory.max, v1 memory.limit_in_bytes

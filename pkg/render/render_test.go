@@ -3,8 +3,11 @@ package render
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -88,40 +91,102 @@ func cases() map[string][]verdict.Report {
 		Exe: "/usr/lib/jvm/java-17/bin/java", Libraries: []string{"/usr/lib/jvm/java-17/lib/server/libjvm.so"}, Java: "17.0.15",
 	}
 
+	short := base()
+	short.Host.Mode, short.Host.CommitLimit = kernel.Never, 4*size.GiB
+	short.Host.OvercommitKbytes, short.Host.OvercommitRatio = new(4*size.GiB), 0
+	short.Host.Boot = []kernel.BootSetting{{Key: "vm.overcommit_memory", Value: "2", File: "/etc/sysctl.d/99-site.conf"}, {Key: "vm.overcommit_kbytes", Value: "4194304", File: "/etc/sysctl.d/99-site.conf"}}
+	short.Host.Neighbours = []string{"postgres", "redis-server"}
+
 	return map[string][]verdict.Report{
-		"jvm-in-mode-2":   {verdict.Judge(jvm)},
-		"succeeds":        {verdict.Judge(base())},
-		"sparse-mapping":  {verdict.Judge(sparse)},
-		"bounds-in-lxcfs": {verdict.Judge(bounds)},
-		"pids-limit":      {verdict.Judge(jemalloc)},
-		"host":            {verdict.Judge(shell)},
-		"rule-unknown":    {verdict.Judge(oldKernel)},
-		"two-processes":   {verdict.Judge(base()), verdict.Judge(sparse)},
-		"what-if":         {verdict.Judge(base(), "vm.overcommit_memory=0", "kernel=6.1.0-13-amd64")},
+		"jvm-in-mode-2":   {judge(jvm)},
+		"redis-in-mode-2": {judge(short)},
+		"succeeds":        {judge(base())},
+		"sparse-mapping":  {judge(sparse)},
+		"bounds-in-lxcfs": {judge(bounds)},
+		"pids-limit":      {judge(jemalloc)},
+		"host":            {judge(shell)},
+		"rule-unknown":    {judge(oldKernel)},
+		"two-processes":   {judge(base()), judge(sparse)},
+		"what-if":         {judge(base(), "vm.overcommit_memory=0", "kernel=6.1.0-13-amd64")},
 	}
+}
+
+// judge is what the commands do: a verdict, and what would turn it.
+func judge(f kernel.Facts, assumed ...string) verdict.Report {
+	r := verdict.Judge(f, assumed...)
+	if r.Verdict != kernel.Succeeds {
+		neighbour := base()
+		neighbour.Host = f.Host
+		neighbour.Process.PID, neighbour.Process.Comm = 99, hostile
+		neighbour.Process.Largest, neighbour.Process.LargestMin, neighbour.Process.LargestMax = 20*size.GiB, 20*size.GiB, 20*size.GiB
+		neighbour.Process.Charge, neighbour.Process.ChargeMin, neighbour.Process.ChargeMax = 0, 0, 0
+		r.Remedies = verdict.Remedies(f, verdict.DefaultMargin, []kernel.Facts{neighbour})
+	}
+	return r
 }
 
 func TestGolden(t *testing.T) {
 	for name, reports := range cases() {
-		for suffix, format := range map[string]Format{".txt": Text(false), ".color.txt": Text(true), ".json": JSON} {
+		for suffix, format := range map[string]Format{".txt": Text(false, ""), ".color.txt": Text(true, ""), ".json": JSON, ".md": Markdown("")} {
 			var got bytes.Buffer
 			if err := format(&got, reports, len(reports) > 1); err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join("testdata", name+suffix)
-			if *update {
-				if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
+			golden(t, name+suffix, got.Bytes())
+		}
+	}
+}
+
+// TestShell: every remedy that is made of commands, as a script that a shell
+// understands; the names in it stay data.
+func TestShell(t *testing.T) {
+	for name, reports := range cases() {
+		r := reports[0]
+		if len(r.Assumed) > 0 || len(reports) > 1 {
+			if err := Shell("")(io.Discard, reports, false); !errors.Is(err, ErrWhatIf) && !errors.Is(err, ErrSeveral) {
+				t.Errorf("%s: %v", name, err)
 			}
-			want, err := os.ReadFile(file)
+			continue
+		}
+		for _, m := range append([]verdict.Remedy{{}}, r.Remedies...) {
+			var script bytes.Buffer
+			err := Shell(m.ID)(&script, reports, false)
+			if possible := m.ID == "" && (r.Verdict == kernel.Succeeds || firstOfCommands(r) != nil) || len(m.Commands) > 0; possible != (err == nil) {
+				t.Errorf("%s: %s: %v", name, m.ID, err)
+			}
 			if err != nil {
-				t.Fatal(err)
+				continue
 			}
-			if d := cmp.Diff(string(want), got.String()); d != "" {
-				t.Errorf("%s (-want +got):\n%s", file, d)
+			if m.ID == "" {
+				golden(t, name+".sh", script.Bytes())
+			}
+			check := exec.Command("sh", "-n")
+			check.Stdin = bytes.NewReader(script.Bytes())
+			if out, err := check.CombinedOutput(); err != nil {
+				t.Errorf("%s: %s: sh -n: %v\n%s\n%s", name, m.ID, err, out, script.String())
+			}
+			if strings.ContainsAny(script.String(), "\x1b\a") || strings.Contains(script.String(), "\u202e") {
+				t.Errorf("%s: %s: a name reaches the script raw", name, m.ID)
 			}
 		}
+	}
+}
+
+// golden compares with a file of testdata, or writes it.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), string(got)); d != "" {
+		t.Errorf("%s (-want +got):\n%s", file, d)
 	}
 }
 
@@ -129,12 +194,12 @@ func TestTextKeepsTo80ColumnsAndHostileNamesStayOut(t *testing.T) {
 	for name, reports := range cases() {
 		for _, colored := range []bool{false, true} {
 			var b bytes.Buffer
-			if err := Text(colored)(&b, reports, true); err != nil {
+			if err := Text(colored, "")(&b, reports, true); err != nil {
 				t.Fatal(err)
 			}
 			for line := range strings.Lines(b.String()) {
 				line = strings.TrimSuffix(line, "\n")
-				if n := columns(line); n > width && !strings.Contains(line, Printable(hostile)) { // a name is not cut
+				if n := columns(line); n > width && !strings.Contains(line, Printable(hostile)) && !isCommand(line, reports) { // these are not cut
 					t.Errorf("%s: %d columns: %s", name, n, line)
 				}
 				if line != strings.TrimRight(line, " ") {
@@ -153,11 +218,28 @@ func TestTextKeepsTo80ColumnsAndHostileNamesStayOut(t *testing.T) {
 	}
 }
 
+// isCommand reports whether a line ends in a command of a remedy.
+func isCommand(line string, reports []verdict.Report) bool {
+	for _, r := range reports {
+		for _, m := range r.Remedies {
+			for _, c := range append(m.Commands, m.Undo...) {
+				if strings.HasSuffix(line, c) {
+					return true
+				}
+			}
+			if m.Persist != nil && strings.Contains(m.Persist.Content, strings.TrimSpace(line)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // TestTextAndJSONAgree on the verdict and on every number of the sum.
 func TestTextAndJSONAgree(t *testing.T) {
 	for name, reports := range cases() {
 		var text, object bytes.Buffer
-		if err := Text(false)(&text, reports[:1], false); err != nil {
+		if err := Text(false, "")(&text, reports[:1], false); err != nil {
 			t.Fatal(err)
 		}
 		if err := JSON(&object, reports[:1], false); err != nil {

@@ -19,10 +19,11 @@ import (
 )
 
 // Text returns the format for people: the answer first, then the sum, then the
-// rest, in at most 80 columns but where a name alone is longer.
-func Text(colored bool) Format {
+// rest, in at most 80 columns but where a name or a command alone is longer. The
+// remedy of that id is shown in full; empty: the first.
+func Text(colored bool, remedy string) Format {
 	return func(w io.Writer, reports []verdict.Report, _ bool) error {
-		t := text{styles: newStyles(colored)}
+		t := text{styles: newStyles(colored), remedy: remedy}
 		for i, r := range reports {
 			if i > 0 {
 				t.line("")
@@ -56,6 +57,7 @@ func newStyles(colored bool) styles {
 type text struct {
 	bytes.Buffer
 	styles
+	remedy string // whose commands to show
 }
 
 func (t *text) line(format string, args ...any) {
@@ -74,7 +76,7 @@ func (t *text) wrapped(lead, words string) {
 	}
 	t.WriteString(lead)
 	for i, w := range strings.Fields(words) {
-		switch n := utf8.RuneCountInString(w); {
+		switch n := columns(w); {
 		case i == 0:
 			column += n
 		case column+1+n > width:
@@ -87,6 +89,17 @@ func (t *text) wrapped(lead, words string) {
 		t.WriteString(w)
 	}
 	t.WriteString("\n")
+}
+
+// severity colours a finding's word.
+func (t *text) severity(word string) string {
+	switch word {
+	case "error":
+		return t.bad(word)
+	case "warning":
+		return t.doubt(word)
+	}
+	return word
 }
 
 // columns counts what a terminal shows of s: its runes, but for colour sequences.
@@ -145,6 +158,7 @@ func (t *text) report(r verdict.Report) {
 		t.survival(*s)
 	}
 	t.findings(r.Findings)
+	t.remedies(r)
 	t.mappings(r)
 }
 
@@ -156,9 +170,10 @@ func (t *text) findings(all []verdict.Finding) {
 	t.line("")
 	t.line("%s", t.key("findings"))
 	for _, f := range all {
-		t.wrapped(fmt.Sprintf("  %-9s  ", f.Severity), Printable(f.Title)+" ("+f.ID+").")
+		lead := t.severity(f.Severity) + strings.Repeat(" ", 7-len(f.Severity))
+		t.wrapped("  "+lead+"  ", t.key(f.ID)+": "+Printable(f.Title)+".")
 		if f.Detail != "" {
-			t.wrapped("             ", Printable(f.Detail)+".")
+			t.wrapped("           ", Printable(f.Detail)+".")
 		}
 	}
 }
@@ -185,8 +200,8 @@ func headline(r verdict.Report) string {
 		s += " FAILS with " + string(*r.Errno)
 	}
 	now := r.Current().Outcome
-	if now != kernel.Succeeds && r.Spawn != nil && (r.Spawn.How == verdict.WithoutFork || r.Spawn.How == verdict.NotAtAll) {
-		return s + ", but " + cmp.Or(Printable(r.Spawn.Runtime), "it") + " does not fork"
+	if w := r.Spawn; now != kernel.Succeeds && w != nil && w.How == verdict.WithoutFork && *w.Verdict == kernel.Succeeds {
+		return s + ", but " + cmp.Or(Printable(w.Runtime), "it") + " needs no fork"
 	}
 	if now == kernel.Uncertain || slices.ContainsFunc(r.Checks, func(c kernel.Check) bool {
 		return c.ID != verdict.CommitCheck && c.Outcome != kernel.Succeeds

@@ -47,32 +47,6 @@ type Host struct {
 	ModeName string `json:"mode_name"`
 }
 
-// Finding is something about the host or the process that its owner should know.
-type Finding struct {
-	ID       string `json:"id"`
-	Severity string `json:"severity"` // error, warning or info
-	Title    string `json:"title"`
-	Detail   string `json:"detail"`
-}
-
-// Remedy is a change that the model has judged, and how to make it.
-type Remedy struct {
-	ID           string            `json:"id"`
-	Scope        string            `json:"scope"` // host, cgroup or process
-	Set          map[string]string `json:"set"`   // as --set takes it
-	Commands     []string          `json:"commands"`
-	Persist      *Persist          `json:"persist"`
-	Undo         []string          `json:"undo"`
-	VerdictAfter kernel.Outcome    `json:"verdict_after"`
-	Risk         string            `json:"risk"`
-}
-
-// Persist is the file that makes a remedy last.
-type Persist struct {
-	Path    string `json:"path"`
-	Content string `json:"content"`
-}
-
 // Judge reports on the facts, after the changes that assumed names.
 func Judge(f kernel.Facts, assumed ...string) Report {
 	r := Report{
@@ -84,37 +58,42 @@ func Judge(f kernel.Facts, assumed ...string) Report {
 	for _, m := range kernel.Modes() {
 		r.Admission = append(r.Admission, f.Admit(m))
 	}
-	for _, c := range f.Checks() {
-		if c.ID == kernel.AfterCommit {
-			r.Checks = append(r.Checks, commitCheck(r.Current()))
-		}
-		r.Checks = append(r.Checks, c)
-	}
+	r.Checks = checks(f)
+	r.Verdict, r.Errno = outcome(r.Checks)
 	if f.Process.Source != kernel.Assumed {
 		p := f.Process
 		r.Process = &p
 		r.Survival = new(survival(f))
-		r.Spawn = new(spawn(f, r.Checks))
-		r.Findings = append(r.Findings, r.Spawn.finding())
+		r.Spawn = new(spawn(f))
 	}
-	r.Verdict, r.Errno = r.now()
+	r.Findings = findings(f, r)
 	return r
+}
+
+// checks are all obstacles to fork() now, in the kernel's order: the admission of
+// the mode in force has its place among them.
+func checks(f kernel.Facts) (all []kernel.Check) {
+	for _, c := range f.Checks() {
+		if c.ID == kernel.AfterCommit {
+			all = append(all, commitCheck(f.Admit(f.Host.Mode)))
+		}
+		all = append(all, c)
+	}
+	return all
 }
 
 // Current returns the admission of the mode in force.
 func (r Report) Current() kernel.Admission { return r.Admission[r.Host.Mode] }
 
-// now combines the checks. Where several fail, the errno is that of the first in
-// the kernel's order.
-func (r Report) now() (kernel.Outcome, *kernel.Errno) {
-	outcomes := make([]kernel.Outcome, 0, len(r.Checks))
-	for _, c := range r.Checks {
-		outcomes = append(outcomes, c.Outcome)
-	}
-	for _, c := range r.Checks {
+// outcome combines the checks. Where several fail, the errno is that of the first
+// in the kernel's order.
+func outcome(checks []kernel.Check) (kernel.Outcome, *kernel.Errno) {
+	outcomes := make([]kernel.Outcome, 0, len(checks))
+	for _, c := range checks {
 		if c.Outcome == kernel.Fails {
 			return kernel.Fails, c.Errno // nil where it is a kill
 		}
+		outcomes = append(outcomes, c.Outcome)
 	}
 	return kernel.Worst(outcomes...), nil
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/overcheck/overcheck/pkg/kernel"
-	"github.com/overcheck/overcheck/pkg/size"
 )
 
 // How a program starts others.
@@ -21,8 +20,8 @@ type How string
 const (
 	ByFork      How = "fork"
 	WithoutFork How = "without-fork"
-	Either      How = "either" // it depends on what it is asked to do
-	NotAtAll    How = "none"   // it starts none
+	Either      How = "either"    // it depends on what it is asked to do
+	NoneSeen    How = "none-seen" // nothing shows that it starts any
 	HowUnknown  How = "unknown"
 )
 
@@ -37,13 +36,15 @@ type Spawn struct {
 }
 
 // spawn judges f.Process.Program.
-func spawn(f kernel.Facts, checks []kernel.Check) Spawn {
+func spawn(f kernel.Facts) Spawn {
 	s, known := knownRuntime(f.Process)
 	if !known {
 		s = bySymbols(f.Process.Program)
 	}
 	if s.How == WithoutFork || s.How == Either {
-		s.Verdict = new(withoutFork(f, checks))
+		f.Process.WithoutFork = true
+		verdict, _ := outcome(checks(f))
+		s.Verdict = &verdict
 	}
 	return s
 }
@@ -53,7 +54,7 @@ func (s Spawn) finding() Finding {
 	who := cmp.Or(s.Runtime, "the program")
 	f := Finding{Severity: "info", Detail: s.Detail}
 	if s.Verdict != nil {
-		f.Detail += fmt.Sprintf(". Without fork a small program now: %s", s.Verdict)
+		f.Detail += fmt.Sprintf(". Starting a small program without fork now: %s", s.Verdict)
 	}
 	switch s.How {
 	case ByFork:
@@ -64,30 +65,13 @@ func (s Spawn) finding() Finding {
 	case WithoutFork:
 		f.ID, f.Title = "spawn-without-fork", who+" starts programs without fork: nothing of this process is charged for that"
 	case Either:
-		f.ID, f.Title = "spawn-depends", who+" may start programs by fork or without it, which charges nothing of this process"
-	case NotAtAll:
-		f.ID, f.Title = "spawn-without-fork", who+" starts no processes"
+		f.ID, f.Title = "spawn-depends", who+" starts processes by fork, or without it: only a fork is charged"
+	case NoneSeen:
+		f.ID, f.Title = "spawn-none-seen", "nothing shows that the program starts processes"
 	case HowUnknown:
 		f.ID, f.Title = "spawn-unknown", "whether the program ever forks cannot be known"
 	}
 	return f
-}
-
-// withoutFork judges a start by vfork or posix_spawn: no memory is copied, so of
-// the obstacles those remain that count tasks. The program that is then executed
-// has memory of its own.
-func withoutFork(f kernel.Facts, checks []kernel.Check) kernel.Outcome {
-	const small = 4 * size.MiB
-	f.Process.Charge, f.Process.ChargeMin, f.Process.ChargeMax = small, small, small
-	f.Process.Largest, f.Process.LargestMin, f.Process.LargestMax = small/2, small/2, small/2
-	f.Process.MayBeCharged, f.Process.Noreserve, f.Process.TotalVM, f.Mappings = 0, nil, 2*small, nil
-	outcomes := []kernel.Outcome{f.Admit(f.Host.Mode).Outcome}
-	for _, c := range checks {
-		if c.ID != CommitCheck && c.ID != kernel.AfterCommit {
-			outcomes = append(outcomes, c.Outcome)
-		}
-	}
-	return kernel.Worst(outcomes...)
 }
 
 // NeedsImports reports whether only its symbols can tell how the program starts
@@ -102,7 +86,7 @@ func NeedsImports(p kernel.Process) bool {
 // from their sources and release notes.
 func knownRuntime(p kernel.Process) (Spawn, bool) {
 	program := p.Program
-	exe, _ := strings.CutSuffix(path.Base(program.Exe), " (deleted)")
+	exe := base(program.Exe)
 	switch {
 	case slices.Contains([]string{"redis-server", "valkey-server", "keydb-server", "redis-check-rdb", "valkey-check-rdb"}, exe):
 		// Debian's redis-server is a link to redis-check-rdb.
@@ -110,8 +94,8 @@ func knownRuntime(p kernel.Process) (Spawn, bool) {
 		return server(strings.ToUpper(name[:1])+name[1:], program, "a save (BGSAVE), an AOF rewrite and a full synchronisation with a replica each fork the server")
 	case exe == "postgres":
 		return server("PostgreSQL", program, "the postmaster forks for each new connection and each worker")
-	case slices.ContainsFunc(program.Libraries, func(lib string) bool { return path.Base(lib) == "libjvm.so" }):
-		return java(program), true
+	case library(program, `^libjvm\.so$`) != nil && slices.Contains([]string{"java", "jsvc", "javaw"}, exe):
+		return java(program), true // other programs that load a JVM start processes in their own way, too
 	case exe == "node" || exe == "nodejs" || library(program, `^libnode\.so`) != nil:
 		return Spawn{How: ByFork, Runtime: "Node", Detail: "child_process forks (libuv's uv_spawn), and what it starts is charged as the whole process for a moment; worker_threads are threads"}, true
 	}
@@ -123,20 +107,24 @@ func knownRuntime(p kernel.Process) (Spawn, bool) {
 		if lib := library(program, `^libruby-(\d+\.\d+)\.so`); lib != nil {
 			version = lib[1]
 		}
-		return ruby(version, p.UID), true
+		return ruby(version, p), true
 	}
 	if program.Go != "" {
-		return golang(program.Go), true
+		return golang(program), true
 	}
 	return Spawn{}, false
 }
 
-// server is a program that forks itself. One that was forked so does not.
+// server is a program that forks itself. One that was forked so does not, but may
+// start programs by system and popen, as PostgreSQL's archiver does.
 func server(name string, p kernel.Program, what string) (Spawn, bool) {
-	if p.Forked {
-		return Spawn{How: NotAtAll, Runtime: name, Detail: fmt.Sprintf("a child of pid %d, which executes the same program: it is that one that forks (%s)", p.PPID, what)}, true
+	switch {
+	case !p.Forked:
+		return Spawn{How: ByFork, Runtime: name, Detail: what}, true
+	case oldGlibc(p) > 0 && oldGlibc(p) < systemSpawns:
+		return Spawn{How: ByFork, Runtime: name, Detail: "it starts programs by system and popen, which fork in this glibc (before 2.29)"}, true
 	}
-	return Spawn{How: ByFork, Runtime: name, Detail: what}, true
+	return Spawn{How: WithoutFork, Runtime: name, Detail: fmt.Sprintf("a child of pid %d, which executes the same program: it is that one that forks (%s)", p.PPID, what)}, true
 }
 
 // java knows java.lang.ProcessImpl: jdk.lang.Process.launchMechanism is VFORK by
@@ -157,6 +145,8 @@ func java(p kernel.Program) Spawn {
 		by = "vfork"
 	case "POSIX_SPAWN":
 		by = "posix_spawn"
+	case "?":
+		return Spawn{How: Either, Runtime: s.Runtime, Detail: "ProcessBuilder and Runtime.exec use " + by + ", unless jdk.lang.Process.launchMechanism=FORK is among its options: some of these are in a file, or may not be read"}
 	}
 	if glibc := oldGlibc(p); by == "posix_spawn" && glibc > 0 && glibc < spawnSharesMemory {
 		return Spawn{How: ByFork, Runtime: s.Runtime, Detail: "ProcessBuilder and Runtime.exec use posix_spawn, which forks in this glibc (before 2.24)"}
@@ -181,19 +171,27 @@ func python(major, minor int) Spawn {
 }
 
 // ruby knows process.c: vfork unless the process is privileged.
-func ruby(version string, uid int64) Spawn {
+func ruby(version string, p kernel.Process) Spawn {
 	s := Spawn{How: Either, Runtime: strings.TrimSpace("Ruby " + version), Detail: "spawn, system and backticks use vfork; fork, and servers that fork their workers (Puma in cluster mode, Unicorn, Passenger), fork"}
-	if uid == 0 {
+	switch {
+	case p.UID == 0:
 		s.How, s.Detail = ByFork, "spawn, system and backticks fork, since it runs as root; as another user they would use vfork"
+	case p.InitialUserNS == nil || !*p.InitialUserNS:
+		s.Detail += ". As root of a user namespace all of them fork"
 	}
 	return s
 }
 
-// golang knows syscall.forkExec: clone with CLONE_VFORK and CLONE_VM since Go 1.9.
-func golang(version string) Spawn {
-	s := Spawn{How: WithoutFork, Runtime: "Go " + strings.TrimPrefix(version, "go"), Detail: "os/exec uses vfork (not for a child in a new user namespace); C code and bare system calls may do otherwise"}
-	if v := regexp.MustCompile(`^go1\.(\d+)`).FindStringSubmatch(version); v != nil && number(v[1]) < 9 {
-		s.How, s.Detail = ByFork, "os/exec forks (it does not since Go 1.9)"
+// golang knows syscall.forkExec: clone with CLONE_VFORK and CLONE_VM, since Go 1.9
+// on amd64, later on other architectures. Build information is there since 1.13.
+func golang(p kernel.Program) Spawn {
+	s := Spawn{How: WithoutFork, Runtime: "Go " + strings.TrimPrefix(p.Go, "go"), Detail: "os/exec uses vfork (not for a child in a new user namespace); bare system calls may do otherwise"}
+	v := regexp.MustCompile(`^go1\.(\d+)`).FindStringSubmatch(p.Go)
+	switch {
+	case p.Imports != nil && len(p.Imports.Fork) > 0:
+		s.How, s.Detail = Either, "os/exec uses vfork, but C code is linked in: fork is imported by "+names(p.Imports.Fork)
+	case v != nil && number(v[1]) < 26 && !slices.Contains([]string{"", "amd64", "arm64", "ppc64", "ppc64le", "s390x"}, p.GoArch):
+		s.How, s.Detail = Either, "os/exec uses vfork or, in older versions of Go on "+p.GoArch+", fork"
 	}
 	return s
 }
@@ -201,10 +199,10 @@ func golang(version string) Spawn {
 // bySymbols judges a program that is not known by what it imports.
 func bySymbols(p kernel.Program) Spawn {
 	if p.Exe == "" {
-		return Spawn{How: HowUnknown, Detail: "which program it is may not be read"}
+		return Spawn{How: HowUnknown, Detail: "overcheck may not read which program this is: run it as root, or as the owner of the process"}
 	}
 	if p.Imports == nil {
-		return Spawn{How: HowUnknown, Detail: path.Base(p.Exe) + " is not a program that overcheck knows, and its symbols do not tell"}
+		return Spawn{How: HowUnknown, Detail: base(p.Exe) + " is not a program that overcheck knows, and its symbols do not tell"}
 	}
 	i := *p.Imports
 	forks, without := i.Fork, i.Vfork
@@ -228,7 +226,10 @@ func bySymbols(p kernel.Program) Spawn {
 	case len(without) > 0:
 		return Spawn{How: WithoutFork, Detail: fmt.Sprintf("%s is imported by %s, and fork by nothing", other, names(without))}
 	}
-	return Spawn{How: NotAtAll, Detail: "neither it nor its libraries import a function that starts a process"}
+	if len(i.Unclear) > 0 {
+		return Spawn{How: HowUnknown, Detail: "neither it nor its libraries import a function that starts a process, but syscall, dlopen or wordexp is imported by " + names(i.Unclear)}
+	}
+	return Spawn{How: NoneSeen, Detail: "neither it nor its libraries import a function that starts a process"}
 }
 
 // The minor versions of glibc 2 since which posix_spawn shares the memory
@@ -261,11 +262,21 @@ func names(all []string) string {
 func library(p kernel.Program, pattern string) []string {
 	re := regexp.MustCompile(pattern)
 	for _, lib := range p.Libraries {
-		if m := re.FindStringSubmatch(path.Base(lib)); m != nil {
+		if m := re.FindStringSubmatch(base(lib)); m != nil {
 			return m
 		}
 	}
 	return nil
+}
+
+// base is the name of a file, though it was deleted since, as by an upgrade; rpm
+// renames it before.
+func base(name string) string {
+	name, gone := strings.CutSuffix(path.Base(name), " (deleted)")
+	if gone {
+		name = regexp.MustCompile(`;[0-9a-f]{8}$`).ReplaceAllString(name, "")
+	}
+	return name
 }
 
 func number(s string) int {

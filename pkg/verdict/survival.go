@@ -64,3 +64,6 @@ func survival(f kernel.Facts) Survival {
 	}
 	return s
 }
+
+// fits reports whether all may be rewritten.
+func (s Survival) fits() bool { return s.CowWorst == 0 || s.BreakEven != nil && *s.BreakEven == 100 }

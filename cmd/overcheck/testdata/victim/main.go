@@ -4,7 +4,7 @@
 // Each argument is one operation, NAME=BYTES (many=COUNT). When all are done it prints
 // "ready". Then it takes orders on standard input, a line each, and answers with
 // an error number, 0 for none: "fork 0", "exec 0" to start a program by os/exec,
-// or "nproc N" to set its RLIMIT_NPROC.
+// "touch N" to map and write N bytes, or "nproc N" to set its RLIMIT_NPROC.
 package main
 
 import (
@@ -56,6 +56,8 @@ func main() {
 			errors.As(exec.Command("/bin/true").Run(), &errno)
 		case "nproc":
 			errno = setNproc(n)
+		case "touch":
+			errors.As(touched(uintptr(n), rw), &errno)
 		}
 		fmt.Println(int(errno))
 	}

@@ -1,0 +1,31 @@
+#!/bin/sh
+# java (pid 4127): fork FAILS with ENOMEM, but JVM 17.0.15 needs no fork
+# Remedy overcommit-kbytes: raise CommitLimit to 4.34 GiB by
+# vm.overcommit_kbytes.
+# Risk: None for memory: the limit stays within RAM and swap.
+# To undo:
+#   sysctl -w vm.overcommit_ratio=50
+set -eu
+check() { "${OVERCHECK:-overcheck}" pid 4127 >/dev/null; }
+[ "$(cat /proc/4127/comm)" = java ] || { echo "that process is gone: nothing is changed" >&2; exit 2; }
+
+if check; then
+	echo "fork succeeds already: nothing is changed"
+	exit 0
+elif [ $? -ne 1 ]; then
+	echo "it could not be checked: nothing is changed" >&2
+	exit 2
+fi
+
+sysctl -w vm.overcommit_kbytes=4546956
+
+# To last over a restart: PERSIST=yes
+if [ "${PERSIST:-no}" = yes ]; then
+	mkdir -p "$(dirname /etc/sysctl.d/90-overcheck.conf)"
+	cat >/etc/sysctl.d/90-overcheck.conf <<'END'
+vm.overcommit_kbytes = 4546956
+END
+fi
+
+check || { echo "fork still does not succeed: see the top of this script to undo" >&2; exit 1; }
+echo "fork succeeds now"

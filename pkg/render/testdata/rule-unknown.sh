@@ -1,0 +1,35 @@
+#!/bin/sh
+# redis-server (pid 4127): fork is uncertain (commit)
+# Remedy add-swap: add 127.00 MiB of swap.
+# Risk: What is swapped out is slow to come back; the file needs a file system
+# that allows swap, and room on it.
+# To undo:
+#   swapoff /var/swap-overcheck
+#   rm /var/swap-overcheck
+set -eu
+check() { "${OVERCHECK:-overcheck}" pid 4127 >/dev/null; }
+[ "$(cat /proc/4127/comm)" = redis-server ] || { echo "that process is gone: nothing is changed" >&2; exit 2; }
+
+if check; then
+	echo "fork succeeds already: nothing is changed"
+	exit 0
+elif [ $? -ne 1 ]; then
+	echo "it could not be checked: nothing is changed" >&2
+	exit 2
+fi
+
+dd if=/dev/zero of=/var/swap-overcheck bs=1M count=127 status=none
+chmod 600 /var/swap-overcheck
+mkswap /var/swap-overcheck
+swapon /var/swap-overcheck
+
+# To last over a restart: PERSIST=yes
+if [ "${PERSIST:-no}" = yes ]; then
+	mkdir -p "$(dirname /etc/fstab)"
+	cat >>/etc/fstab <<'END'
+/var/swap-overcheck none swap sw 0 0
+END
+fi
+
+check || { echo "fork still does not succeed: see the top of this script to undo" >&2; exit 1; }
+echo "fork succeeds now"

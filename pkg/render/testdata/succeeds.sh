@@ -1,0 +1,3 @@
+#!/bin/sh
+# redis-server (pid 4127): fork succeeds now
+# Nothing needs to be done.

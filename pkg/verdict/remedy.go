@@ -1,0 +1,276 @@
+package verdict
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/overcheck/overcheck/pkg/kernel"
+	"github.com/overcheck/overcheck/pkg/size"
+)
+
+// Remedy is a change of the facts that the model has judged, and how to make it.
+type Remedy struct {
+	ID    string `json:"id"`
+	Title string `json:"title"`
+	Scope string `json:"scope"` // process, cgroup or host
+	// Code: it takes a change of the program, or of how it is configured.
+	Code bool              `json:"code"`
+	Set  map[string]string `json:"set"` // as --set takes it
+	// Commands make the change, and Undo takes it back, a shell command each.
+	Commands []string `json:"commands"`
+	Persist  *Persist `json:"persist"`
+	Undo     []string `json:"undo"`
+	// Where is where the commands must be run, if not here.
+	Where        string         `json:"where"`
+	VerdictAfter kernel.Outcome `json:"verdict_after"`
+	// AfterRestart is the verdict once the process was started anew; nil: there is
+	// none to restart.
+	AfterRestart *kernel.Outcome `json:"verdict_after_restart"`
+	// Others are the other large processes whose verdict it changes.
+	Others []Other `json:"others"`
+	Risk   string  `json:"risk"`
+
+	rank int // smallest change first
+}
+
+// Persist is the file that makes a remedy last, or the part of it to add.
+type Persist struct {
+	Path    string `json:"path"`
+	Content string `json:"content"`
+}
+
+// Other is what a remedy does to another process.
+type Other struct {
+	PID    int            `json:"pid"`
+	Comm   string         `json:"comm"`
+	Before kernel.Outcome `json:"verdict_before"`
+	After  kernel.Outcome `json:"verdict_after"`
+}
+
+// DefaultMargin is how much headroom a remedy leaves, in percent of what is
+// needed.
+const DefaultMargin = 5.0
+
+// Remedies searches for changes that turn a verdict that is not good, and returns
+// those that do, by the model: the smallest scope and the smallest change first,
+// those that take another program after those that do not. A setting gets the
+// smallest value that leaves margin percent of what is needed as headroom,
+// beyond what the kernel's counters may be off. others are the other large
+// processes of the host.
+//
+// Where several checks stand in the way, each remedy has a change for every one
+// of them.
+func Remedies(f kernel.Facts, margin float64, others []kernel.Facts) []Remedy {
+	s := search{facts: f, margin: margin / 100, spawn: spawn(f)}
+	var best []Remedy // for each obstacle but the first
+	var first []Remedy
+	for i, c := range s.obstacles() {
+		found := s.against(c)
+		switch {
+		case len(found) == 0:
+			return []Remedy{}
+		case i == 0:
+			first = found
+		default:
+			best = append(best, found[0])
+		}
+	}
+	remedies := []Remedy{}
+	for _, r := range first {
+		for _, more := range best {
+			r = r.and(more)
+		}
+		after, err := r.apply(f, func(string) bool { return true })
+		if err != nil {
+			continue
+		}
+		if r.VerdictAfter, _ = outcome(checks(after)); r.VerdictAfter != kernel.Succeeds {
+			continue
+		}
+		if f.Process.Source != kernel.Assumed {
+			after.Process.Restart = true
+			restarted, _ := outcome(checks(after))
+			r.AfterRestart = &restarted
+		}
+		r.Others = r.effect(others)
+		r.Where = s.where(r)
+		remedies = append(remedies, r)
+	}
+	return remedies
+}
+
+// search looks for remedies for one report.
+type search struct {
+	facts  kernel.Facts
+	margin float64
+	spawn  Spawn
+}
+
+// obstacles are the checks that do not succeed.
+func (s search) obstacles() []kernel.Check {
+	return slices.DeleteFunc(checks(s.facts), func(c kernel.Check) bool { return c.Outcome == kernel.Succeeds })
+}
+
+// against returns what turns one check, the best first.
+func (s search) against(c kernel.Check) (found []Remedy) {
+	turns := func(f kernel.Facts) bool { return s.turns(c.ID, f) }
+	var candidates []candidate
+	switch c.ID {
+	case CommitCheck:
+		candidates = s.forCommit()
+	case "rlimit-nproc":
+		candidates = []candidate{s.nproc()}
+	case "threads-max", "pid-max":
+		candidates = []candidate{s.counter(c)}
+	case "pids-cgroup":
+		candidates = []candidate{s.pidsMax()}
+	case kernel.AfterCommit:
+		candidates = []candidate{s.memoryMax()}
+		if s.mayAvoidFork() {
+			candidates = append(candidates, s.withoutFork())
+		}
+	}
+	for rank, candidate := range candidates {
+		if candidate.make == nil {
+			continue
+		}
+		n, ok := candidate.smallest(func(n int64) bool {
+			r := candidate.make(n)
+			f, err := r.apply(s.facts, func(string) bool { return true })
+			return err == nil && turns(f)
+		})
+		if !ok {
+			continue
+		}
+		r := candidate.make(n)
+		r.rank = rank
+		found = append(found, r)
+	}
+	slices.SortStableFunc(found, func(a, b Remedy) int {
+		return cmp.Or(compareBool(a.Code, b.Code), cmp.Compare(scopes()[a.Scope], scopes()[b.Scope]), cmp.Compare(a.rank, b.rank))
+	})
+	return found
+}
+
+func scopes() map[string]int { return map[string]int{"process": 0, "cgroup": 1, "host": 2} }
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// turns reports whether a check succeeds with the margin to spare.
+func (s search) turns(id string, f kernel.Facts) bool {
+	for _, c := range checks(f) {
+		if c.ID != id {
+			continue
+		}
+		if c.Outcome != kernel.Succeeds {
+			return false
+		}
+		switch {
+		case id == CommitCheck:
+			a := f.Admit(f.Host.Mode)
+			return a.Headroom == nil || f.Process.WithoutFork || *a.Headroom >= *a.Uncertainty+s.share(*a.Need)
+		case c.Used != nil && c.Limit != nil:
+			need := size.Bytes(*c.Used + 1)
+			return size.Bytes(*c.Limit) >= need+s.share(need)
+		case c.NeedBytes != nil && c.LimitBytes != nil:
+			return *c.LimitBytes >= *c.NeedBytes+s.share(*c.NeedBytes)
+		}
+		return true
+	}
+	return false
+}
+
+// share is the margin of a need.
+func (s search) share(need size.Bytes) size.Bytes {
+	return size.Bytes(math.Ceil(float64(need) * s.margin))
+}
+
+// candidate is a kind of change, with a number to choose: the smallest n from 0 to
+// most for which it works. Where more makes it worse, make counts down.
+type candidate struct {
+	make func(n int64) Remedy
+	most int64
+}
+
+func (c candidate) smallest(works func(int64) bool) (n int64, ok bool) {
+	n = int64(sort.Search(int(c.most), func(n int) bool { return works(int64(n)) }))
+	return n, n < c.most || works(n)
+}
+
+// one is a candidate without a number.
+func one(r Remedy) candidate { return candidate{make: func(int64) Remedy { return r }} }
+
+// apply makes the changes of the keys that are wanted.
+func (r Remedy) apply(f kernel.Facts, wanted func(key string) bool) (kernel.Facts, error) {
+	for _, key := range slices.Sorted(maps.Keys(r.Set)) {
+		if !wanted(key) {
+			continue
+		}
+		change, err := kernel.ParseChange(key + "=" + r.Set[key])
+		if err != nil {
+			return f, err
+		}
+		if f, err = change(f); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
+}
+
+// and is both remedies in one.
+func (r Remedy) and(more Remedy) Remedy {
+	both := r
+	both.ID, both.Title = r.ID+"+"+more.ID, r.Title+", and "+more.Title
+	both.Code = r.Code || more.Code
+	if scopes()[more.Scope] > scopes()[r.Scope] {
+		both.Scope = more.Scope
+	}
+	both.Set = maps.Clone(r.Set)
+	maps.Copy(both.Set, more.Set)
+	both.Commands = slices.Concat(r.Commands, more.Commands)
+	both.Undo = slices.Concat(more.Undo, r.Undo)
+	both.Risk = r.Risk + " " + more.Risk
+	switch {
+	case r.Persist == nil:
+		both.Persist = more.Persist
+	case more.Persist != nil && more.Persist.Path == r.Persist.Path:
+		both.Persist = &Persist{r.Persist.Path, r.Persist.Content + more.Persist.Content}
+	case more.Persist != nil:
+		both.Risk += " It lasts only with " + more.Persist.Path + " as well: " + strings.TrimSpace(more.Persist.Content) + "."
+	}
+	return both
+}
+
+// effect is what the remedy does to the verdicts of others.
+func (r Remedy) effect(others []kernel.Facts) []Other {
+	changed := []Other{}
+	for _, f := range others {
+		after, err := r.apply(f, func(key string) bool { return !kernel.OfProcess(key + "=") })
+		if err != nil {
+			continue
+		}
+		o := Other{PID: f.Process.PID, Comm: f.Process.Comm}
+		o.Before, _ = outcome(checks(f))
+		if o.After, _ = outcome(checks(after)); o.After != o.Before {
+			changed = append(changed, o)
+		}
+	}
+	return changed
+}
+
+// Harms are the processes that the remedy would make fail, or doubtful.
+func (r Remedy) Harms() []Other {
+	return slices.DeleteFunc(slices.Clone(r.Others), func(o Other) bool { return o.Before != kernel.Succeeds })
+}
