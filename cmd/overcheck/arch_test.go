@@ -20,16 +20,17 @@ const module = "github.com/overcheck/overcheck/"
 // TestArrows: who may import whom, of ours and of others.
 func TestArrows(t *testing.T) {
 	may := map[string][]string{
-		"pkg/size":    {},
-		"pkg/kernel":  {"pkg/size"},
-		"pkg/smaps":   {"pkg/size", "pkg/kernel"},
-		"pkg/collect": {"pkg/size", "pkg/kernel", "pkg/smaps", "github.com/prometheus/procfs"},
-		"pkg/verdict": {"pkg/size", "pkg/kernel"},
-		"pkg/probe":   {"pkg/size", "pkg/kernel", "golang.org/x/sys/unix"},
-		"pkg/render":  {"docs", "pkg/size", "pkg/kernel", "pkg/verdict", "github.com/fatih/color"},
-		"docs":        {},
+		"pkg/size":     {},
+		"pkg/kernel":   {"pkg/size"},
+		"pkg/smaps":    {"pkg/size", "pkg/kernel"},
+		"pkg/collect":  {"pkg/size", "pkg/kernel", "pkg/smaps", "github.com/prometheus/procfs"},
+		"pkg/loglines": {"pkg/size", "pkg/kernel"},
+		"pkg/verdict":  {"pkg/size", "pkg/kernel", "pkg/loglines"},
+		"pkg/probe":    {"pkg/size", "pkg/kernel", "golang.org/x/sys/unix"},
+		"pkg/render":   {"docs", "pkg/size", "pkg/kernel", "pkg/verdict", "github.com/fatih/color"},
+		"docs":         {},
 		"cmd/overcheck": {
-			"docs", "pkg/collect", "pkg/kernel", "pkg/probe", "pkg/render", "pkg/size", "pkg/verdict",
+			"docs", "pkg/collect", "pkg/kernel", "pkg/loglines", "pkg/probe", "pkg/render", "pkg/size", "pkg/verdict",
 			"github.com/spf13/cobra", "github.com/mattn/go-isatty",
 		},
 	}

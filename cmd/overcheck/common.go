@@ -166,10 +166,17 @@ func noRemedy(r verdict.Report) error {
 	return fmt.Errorf("the remedies are %s", strings.Join(ids, ", "))
 }
 
-// others are the facts about the other large processes of the host, from maps: a
-// remedy must say whom it harms.
-func (p settings) others(f kernel.Facts) (others []kernel.Facts) {
+// others are the largest of the other processes: a remedy must say whom it harms.
+func (p settings) others(f kernel.Facts) []kernel.Facts {
 	const large, most = 256 * size.MiB, 32
+	others := p.processes(f, large)
+	others = slices.DeleteFunc(others, func(o kernel.Facts) bool { return o.Process.ChargeMax < large })
+	return others[:min(len(others), most)]
+}
+
+// processes are the facts about all processes but f's, the largest first; with
+// bounds from maps where they may be charged more than large.
+func (p settings) processes(f kernel.Facts, large size.Bytes) (all []kernel.Facts) {
 	pids, _ := p.collector.Find(func(string, []string) bool { return true }) // what cannot be listed is not seen
 	for _, pid := range pids {
 		other := kernel.Facts{Host: f.Host}
@@ -177,16 +184,16 @@ func (p settings) others(f kernel.Facts) (others []kernel.Facts) {
 		if pid == f.Process.PID {
 			continue
 		}
-		if other.Process, err = p.collector.Process(pid, f.Host); err != nil || other.Process.ChargeMax < large {
+		if other.Process, err = p.collector.Process(pid, f.Host); err != nil {
+			continue // a kernel thread, or it exited
+		}
+		if other.Process.ChargeMax >= large && p.collector.Maps(&other.Process) != nil {
 			continue
 		}
-		if err := p.collector.Maps(&other.Process); err != nil || other.Process.ChargeMax < large {
-			continue
-		}
-		others = append(others, other)
+		all = append(all, other)
 	}
-	slices.SortFunc(others, func(a, b kernel.Facts) int { return cmp.Compare(b.Process.ChargeMax, a.Process.ChargeMax) })
-	return others[:min(len(others), most)]
+	slices.SortFunc(all, func(a, b kernel.Facts) int { return cmp.Compare(b.Process.ChargeMax, a.Process.ChargeMax) })
+	return all
 }
 
 // apply makes the changes that --set asks for.

@@ -35,6 +35,7 @@ func (h hinted) Unwrap() error { return h.error }
 // streams is what a command reads from and writes to, and what it asks of its
 // environment.
 type streams struct {
+	in       io.Reader
 	out, err io.Writer
 	getenv   func(string) string
 	terminal func(io.Writer) bool
@@ -46,7 +47,7 @@ func main() {
 	// it costs more than it frees.
 	debug.SetGCPercent(300)
 	os.Exit(run(os.Args[1:], streams{
-		out: os.Stdout, err: os.Stderr, getenv: os.Getenv, terminal: isTerminal, pageSize: os.Getpagesize(),
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, terminal: isTerminal, pageSize: os.Getpagesize(),
 	}))
 }
 
@@ -101,6 +102,9 @@ uncertain), 2 it could not be checked.`,
 		Example: `  overcheck explain                 this host: its mode, and the largest fork
   overcheck pid 4127                one process
   overcheck pid --name redis        every process whose name matches
+  overcheck pid 4127 -o shell       what turns a bad verdict, as a script
+  overcheck explain mode-2          a chapter of the manual
+  overcheck explain --log FILE      what the lines of a log mean here
   overcheck verify 4127             the kernel's own answer beside overcheck's`,
 		Version:                    version(),
 		SilenceErrors:              true,

@@ -31,24 +31,24 @@ type changeKey struct {
 // changeKeys lists the keys that ParseChange knows, with what each takes.
 func changeKeys() []changeKey {
 	return []changeKey{
-		{"vm.overcommit_memory", "0, 1 or 2", false, parseInt(0, 2, setMode)},
-		{"vm.overcommit_ratio", "percent", false, parseInt(0, math.MaxInt32, setRatio)},
+		{"vm.overcommit_memory", "0, 1 or 2", false, parseInt(2, setMode)},
+		{"vm.overcommit_ratio", "percent", false, parseInt(math.MaxInt32, setRatio)},
 		{"vm.overcommit_kbytes", "kilobytes", false, parseKB(setKbytes)},
 		{"vm.admin_reserve_kbytes", "kilobytes", false, parseKB(func(f *Facts, b size.Bytes) { f.Host.AdminReserve = &b })},
 		{"vm.user_reserve_kbytes", "kilobytes", false, parseKB(func(f *Facts, b size.Bytes) { f.Host.UserReserve = &b })},
 		{"MemTotal", "a size", false, parseSize(setMemTotal)},
 		{"SwapTotal", "a size", false, parseSize(setSwapTotal)},
 		{"Committed_AS", "a size", false, parseSize(func(f *Facts, b size.Bytes) { f.Host.CommittedAS, f.Host.OwnCharge = b, 0 })},
-		{"HugePages_Total", "a count", false, parseInt(0, math.MaxInt32, setHugePages)},
-		{"kernel.threads-max", "a count", false, parseInt(0, math.MaxInt32, func(f *Facts, n int64) { f.Host.ThreadsMax = &n })},
-		{"kernel.pid_max", "a count", false, parseInt(0, math.MaxInt32, func(f *Facts, n int64) { f.Host.PidMax = &n })},
+		{"HugePages_Total", "a count", false, parseInt(math.MaxInt32, setHugePages)},
+		{"kernel.threads-max", "a count", false, parseInt(math.MaxInt32, func(f *Facts, n int64) { f.Host.ThreadsMax = &n })},
+		{"kernel.pid_max", "a count", false, parseInt(math.MaxInt32, func(f *Facts, n int64) { f.Host.PidMax = &n })},
 		{"kernel", "a release", false, parseKernel},
 		{"grow", "a size", true, parseSize(grow)},
 		{"restart", "true or false", true, parseBool(func(f *Facts, b bool) { f.Process.Restart = b })},
 		{"shrink", "a size", true, parseSize(shrink)},
 		{"memory.max", "[CGROUP:]a size", true, parseMemoryMax},
 		{"pids.max", "[CGROUP:]a count", true, parsePidsMax},
-		{"RLIMIT_NPROC", "a count", true, parseInt(0, math.MaxInt64, func(f *Facts, n int64) { f.Process.NprocLimit = &Limit{Value: n} })},
+		{"RLIMIT_NPROC", "a count", true, parseInt(math.MaxInt64, func(f *Facts, n int64) { f.Process.NprocLimit = &Limit{Value: n} })},
 		{"dontfork", "where a charged mapping starts", true, parseMapping(dontfork)},
 		{"noreserve", "where a charged mapping starts", true, parseMapping(noreserve)},
 		{"split", "where a charged mapping starts", true, parseMapping(split)},
@@ -92,11 +92,11 @@ func ParseChange(s string) (Change, error) {
 	return nil, fmt.Errorf("unknown key %q: the keys are %s", name, strings.Join(ChangeKeys(), ", "))
 }
 
-func parseInt(lo, hi int64, set func(*Facts, int64)) func(string) (Change, error) {
+func parseInt(hi int64, set func(*Facts, int64)) func(string) (Change, error) {
 	return func(s string) (Change, error) {
 		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil || n < lo || n > hi {
-			return nil, fmt.Errorf("%q: want a whole number from %d to %d", s, lo, hi)
+		if err != nil || n < 0 || n > hi {
+			return nil, fmt.Errorf("%q: want a whole number from 0 to %d", s, hi)
 		}
 		return always(func(f *Facts) { set(f, n) }), nil
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 )
 
 // Release is a kernel release (uname -r), parsed.
@@ -15,29 +14,25 @@ type Release struct {
 	Raw                 string
 }
 
-// The patterns are asked for many times in a search for remedies.
-var (
-	releasePattern = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^(\d+)\.(\d+)(?:\.(\d+))?(?:$|[-.+_~])`)
-	})
-	readPattern = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^\d+\.\d+(\.\d+)?(-rc\d+)?$|^\d+\.\d+\.\d+-(\d+|0\.bpo\.\d+|0\.deb\d+\.\d+)-(cloud-|rt-|686|amd64|arm64|armmp|s390x|powerpc64le)`)
-	})
-	ubuntuPattern = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^\d+\.\d+\.0-\d+-(generic|lowlatency|virtual|aws|azure|gcp|gke|oem|oracle|kvm|raspi2?|snapdragon|generic-hwe)`)
-	})
-)
-
 // ParseRelease reads a release such as "6.1.0-13-amd64" or "4.18.0-147.el8.x86_64".
 // The distribution's part stays in Raw.
 func ParseRelease(s string) (Release, error) {
-	m := releasePattern().FindStringSubmatch(s)
-	if m == nil {
-		return Release{Raw: s}, fmt.Errorf("kernel release %q: want MAJOR.MINOR[.PATCH][-SUFFIX], as in 6.1.0-13-amd64", s)
-	}
 	r := Release{Raw: s}
-	for i, f := range []*int{&r.Major, &r.Minor, &r.Patch} {
-		*f, _ = strconv.Atoi(m[i+1]) // an absent patch level is 0
+	rest, numbers := s, 0
+	for _, f := range []*int{&r.Major, &r.Minor, &r.Patch} {
+		digits := len(rest) - len(strings.TrimLeft(rest, "0123456789"))
+		n, err := strconv.Atoi(rest[:digits])
+		if err != nil {
+			break // an absent patch level is 0
+		}
+		*f, rest = n, rest[digits:]
+		if numbers++; numbers == 3 || !strings.HasPrefix(rest, ".") {
+			break
+		}
+		rest = rest[1:]
+	}
+	if numbers < 2 || rest != "" && !strings.ContainsRune("-.+_~", rune(rest[0])) && !strings.HasSuffix(s[:len(s)-len(rest)], ".") {
+		return Release{Raw: s}, fmt.Errorf("kernel release %q: want MAJOR.MINOR[.PATCH][-SUFFIX], as in 6.1.0-13-amd64", s)
 	}
 	return r, nil
 }
@@ -174,13 +169,13 @@ func (r Release) build() int {
 }
 
 func (r Release) ubuntu() bool {
-	return ubuntuPattern().MatchString(r.Raw)
+	return regexp.MustCompile(`^\d+\.\d+\.0-\d+-(generic|lowlatency|virtual|aws|azure|gcp|gke|oem|oracle|kvm|raspi2?|snapdragon|generic-hwe)`).MatchString(r.Raw)
 }
 
 // sourceRead reports whether r is of a line whose source was read: mainline and
 // stable by the bare number (elrepo packages those), Debian's and Ubuntu's.
 func (r Release) sourceRead() bool {
-	return r.ubuntu() || strings.Contains(r.Raw, ".elrepo.") || readPattern().MatchString(r.Raw)
+	return r.ubuntu() || strings.Contains(r.Raw, ".elrepo.") || regexp.MustCompile(`^\d+\.\d+(\.\d+)?(-rc\d+)?$|^\d+\.\d+\.\d+-(\d+|0\.bpo\.\d+|0\.deb\d+\.\d+)-(cloud-|rt-|686|amd64|arm64|armmp|s390x|powerpc64le)`).MatchString(r.Raw)
 }
 
 // signedness says whether the sums of __vm_enough_memory are signed: where they

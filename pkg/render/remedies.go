@@ -34,10 +34,14 @@ func choose(r verdict.Report, id string) *verdict.Remedy {
 // remedies lists them: the chosen one with its commands, the others by name.
 func (t *text) remedies(r verdict.Report) {
 	chosen := choose(r, t.remedy)
-	if chosen == nil {
+	if chosen == nil && r.Verdict == kernel.Succeeds {
 		return
 	}
 	t.line("")
+	if chosen == nil {
+		t.wrapped(t.key("remedies")+"  ", "none that overcheck could judge, for "+strings.Join(unmet(r), ", ")+".")
+		return
+	}
 	t.line("%s", t.key("remedies, the smallest first: with each the fork succeeds, by the model"))
 	for i := range r.Remedies {
 		m := &r.Remedies[i]
@@ -50,6 +54,16 @@ func (t *text) remedies(r verdict.Report) {
 	if len(r.Remedies) > 1 {
 		t.wrapped("  ", "--remedy ID shows another's commands; -o shell writes them as a script, -o markdown as a step of a runbook.")
 	}
+}
+
+// unmet are the checks that do not succeed.
+func unmet(r verdict.Report) (ids []string) {
+	for _, c := range r.Checks {
+		if c.Outcome != kernel.Succeeds {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
 }
 
 // details are how to make the change, and what it means.

@@ -21,7 +21,7 @@ func random(rng *rand.Rand) kernel.Facts {
 		return b
 	}
 	f := facts()
-	h, p := &f.Host, &f.Process
+	h := &f.Host
 	h.Release = []string{"6.1.0-13-amd64", "6.1.0-13-amd64", "3.10.0-1160.el7.x86_64", "4.19.0-27-amd64", "4.18.0-193.el8.x86_64", "2.6.32-642.el6.x86_64", "5.14.0-70.el9.x86_64"}[rng.IntN(7)]
 	h.Mode = kernel.Mode(rng.IntN(3))
 	h.MemTotal = size.GiB + upTo(63*size.GiB)
@@ -41,7 +41,7 @@ func random(rng *rand.Rand) kernel.Facts {
 	h.AdminReserve, h.UserReserve = new(upTo(512*size.MiB)), new(upTo(4*size.GiB))
 	h.Old = &kernel.OldInputs{FreePages: int64(h.MemFree / 4096), FilePages: int64(upTo(h.MemTotal-h.MemFree) / 4096), TotalReserve: 10000}
 	f, _ = mustParse("SwapTotal=" + exact(h.SwapTotal))(f) // makes CommitLimit
-	h, p = &f.Host, &f.Process
+	h, p := &f.Host, &f.Process
 	h.CommittedAS = upTo(h.CommitLimit + h.CommitLimit/4 + size.GiB)
 	h.PresentRAM = h.MemTotal
 
