@@ -65,8 +65,19 @@ type settings struct {
 	probe  bool
 	margin float64
 	remedy string
+	// failOn is what the exit code is about; empty: admission.
+	failOn string
+	// pausePerGiB is what --calibrate measured; 0: it did not.
+	pausePerGiB float64
 	// host's own root: where its /etc is
-	root string
+	root    string
+	scanned *scan
+}
+
+// scan is what was found out of all processes: once a run.
+type scan struct {
+	done      bool
+	processes []kernel.Facts
 }
 
 func (o common) parse(s streams) (settings, error) {
@@ -100,6 +111,10 @@ func (o common) parse(s streams) (settings, error) {
 	if p.format, known = formats[o.output]; !known {
 		return p, fmt.Errorf("--output: %q: want %s", o.output, words)
 	}
+	if o.output == "shell" && (o.procfs != "/proc" || o.sysfs != "/sys") {
+		return p, errors.New("-o shell: a script can only check the machine that it runs on: run overcheck there, without --procfs and --sysfs")
+	}
+	p.scanned = new(scan)
 	var err error
 	p.collector, err = collect.New(o.procfs, o.sysfs, s.pageSize)
 	return p, err
@@ -140,8 +155,9 @@ func (p settings) judge(f kernel.Facts) (verdict.Report, error) {
 		f.Host.Boot = p.collector.Boot(p.root)
 	}
 	// A look at every process is dear for explain: in mode 0 nobody has got the mode
-	// that it is advised to want.
-	if f.Process.Source != kernel.Assumed || f.Host.Mode != kernel.Heuristic {
+	// that it is advised to want, but a kubelet will.
+	_, kubelet := os.Stat(filepath.Join(p.root, "var/lib/kubelet"))
+	if f.Process.Source != kernel.Assumed || f.Host.Mode != kernel.Heuristic || kubelet == nil {
 		f.Host.Neighbours = p.collector.Neighbours(verdict.Opinionated()...)
 	}
 	r := verdict.Judge(f, p.assumed...)
@@ -176,21 +192,29 @@ func (p settings) others(f kernel.Facts) []kernel.Facts {
 
 // processes are the facts about all processes but f's, the largest first; with
 // bounds from maps where they may be charged more than large.
-func (p settings) processes(f kernel.Facts, large size.Bytes) (all []kernel.Facts) {
+func (p settings) processes(f kernel.Facts, large size.Bytes) []kernel.Facts {
+	if !p.scanned.done {
+		p.scanned.done, p.scanned.processes = true, p.scan(f.Host, large)
+	}
+	others := slices.DeleteFunc(slices.Clone(p.scanned.processes), func(o kernel.Facts) bool { return o.Process.PID == f.Process.PID })
+	for i := range others {
+		others[i].Host = f.Host
+	}
+	return others
+}
+
+func (p settings) scan(h kernel.Host, large size.Bytes) (all []kernel.Facts) {
 	pids, _ := p.collector.Find(func(string, []string) bool { return true }) // what cannot be listed is not seen
 	for _, pid := range pids {
-		other := kernel.Facts{Host: f.Host}
+		f := kernel.Facts{Host: h}
 		var err error
-		if pid == f.Process.PID {
-			continue
-		}
-		if other.Process, err = p.collector.Process(pid, f.Host); err != nil {
+		if f.Process, err = p.collector.Process(pid, h); err != nil {
 			continue // a kernel thread, or it exited
 		}
-		if other.Process.ChargeMax >= large && p.collector.Maps(&other.Process) != nil {
+		if f.Process.ChargeMax >= large && p.collector.Maps(&f.Process) != nil {
 			continue
 		}
-		all = append(all, other)
+		all = append(all, f)
 	}
 	slices.SortFunc(all, func(a, b kernel.Facts) int { return cmp.Compare(b.Process.ChargeMax, a.Process.ChargeMax) })
 	return all
@@ -214,11 +238,24 @@ func (p settings) finish(s streams, reports []verdict.Report, list bool) error {
 		return err
 	}
 	for _, r := range reports {
-		if r.Verdict != kernel.Succeeds {
+		if !p.good(r) {
 			return errBad
 		}
 	}
 	return nil
+}
+
+// good reports whether what the exit code is about is good.
+func (p settings) good(r verdict.Report) bool {
+	admitted := r.Verdict == kernel.Succeeds
+	survives := r.Survival == nil || r.Survival.Verdict == kernel.Succeeds
+	switch p.failOn {
+	case "survival":
+		return survives
+	case "both":
+		return admitted && survives
+	}
+	return admitted
 }
 
 func isTerminal(w io.Writer) bool {

@@ -70,6 +70,12 @@ func runExplain(s streams, o explainOptions, args []string) error {
 	if (o.log != "" || o.kernelLog || o.list) && len(args) > 0 {
 		return errors.New("a chapter and --list, --log or --kernel-log are different questions")
 	}
+	if (o.list || len(args) > 0) && (o.output != "text" || len(o.set) > 0) {
+		return errors.New("a chapter is text: -o and --set are for the report on the host")
+	}
+	if !slices.Contains([]string{"always", "never", "auto"}, o.color) {
+		return fmt.Errorf("--color: %q: want auto, always or never", o.color)
+	}
 	switch {
 	case o.list:
 		return render.Contents(s.out, docs.Chapters(), o.colored(s))

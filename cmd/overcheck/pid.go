@@ -10,11 +10,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/overcheck/overcheck/pkg/collect"
 	"github.com/overcheck/overcheck/pkg/kernel"
+	"github.com/overcheck/overcheck/pkg/probe"
+	"github.com/overcheck/overcheck/pkg/size"
 	"github.com/overcheck/overcheck/pkg/verdict"
 )
 
@@ -22,6 +25,10 @@ import (
 type pidOptions struct {
 	common
 	name, pidfile, unit, cgroup, mappings string
+	children                              int64
+	writeRate, cowObserved, failOn        string
+	childTime                             time.Duration
+	calibrate                             bool
 }
 
 func newPid(s streams) *cobra.Command {
@@ -61,6 +68,12 @@ mode. --mappings smaps always reads it, --mappings maps never.`,
 	f.StringVar(&o.pidfile, "pidfile", "", "the process whose pid is in `FILE`")
 	f.StringVar(&o.unit, "unit", "", "processes of the systemd unit `UNIT`, as in redis.service")
 	f.StringVar(&o.cgroup, "cgroup", "", "processes in the cgroup `PATH` or below it")
+	f.Int64Var(&o.children, "children", 1, "judge `K` forked children that live at a time: each keeps its charge and its page tables")
+	f.StringVar(&o.writeRate, "write-rate", "", "expect `SIZE/s` to be rewritten, as in 50MiB/s, for --child-time")
+	f.DurationVar(&o.childTime, "child-time", 0, "how long a child lives, as in 120s")
+	f.StringVar(&o.cowObserved, "cow-observed", "", "expect `SIZE` to be rewritten while a child lives, as Redis's rdb_last_cow_size says")
+	f.BoolVar(&o.calibrate, "calibrate", false, "measure what a fork of 256 MiB takes on this host, for the pause (a few hundred milliseconds)")
+	f.StringVar(&o.failOn, "fail-on", "admission", "what the exit code is about: admission, survival or both")
 	f.StringVar(&o.mappings, "mappings", "auto", "auto, smaps (exact) or maps (no burden on the process)")
 	return c
 }
@@ -71,6 +84,9 @@ func runPid(s streams, o pidOptions, args []string) error {
 	}
 	p, err := o.parse(s)
 	if err != nil {
+		return err
+	}
+	if err := o.load(&p); err != nil {
 		return err
 	}
 	pids, err := o.pids(p.collector, args)
@@ -107,6 +123,60 @@ func runPid(s streams, o pidOptions, args []string) error {
 	return err
 }
 
+// load parses what is said of the children, and of what the exit code is about.
+func (o pidOptions) load(p *settings) (err error) {
+	if !slices.Contains([]string{"admission", "survival", "both"}, o.failOn) {
+		return fmt.Errorf("--fail-on: %q: want admission, survival or both", o.failOn)
+	}
+	p.failOn = o.failOn
+	if o.children < 1 || o.children > 1_000_000 {
+		return fmt.Errorf("--children: %d: want a count from 1 on", o.children)
+	}
+	changes := []string{fmt.Sprintf("children=%d", o.children)}
+	switch expected, err := o.expected(); {
+	case err != nil:
+		return err
+	case expected != nil:
+		changes = append(changes, fmt.Sprintf("rewritten=%dB", *expected))
+	}
+	for _, text := range changes {
+		change, err := kernel.ParseChange(text)
+		if err != nil {
+			return err
+		}
+		p.changes = append(p.changes, change)
+	}
+	if o.calibrate {
+		p.pausePerGiB, err = probe.PausePerGiB()
+	}
+	return err
+}
+
+// expected is how much will be rewritten while a child lives; nil: it was not said.
+func (o pidOptions) expected() (*size.Bytes, error) {
+	switch {
+	case o.cowObserved != "" && (o.writeRate != "" || o.childTime != 0):
+		return nil, errors.New("--cow-observed and --write-rate both say what is rewritten: give one")
+	case o.cowObserved != "":
+		b, err := size.Parse(o.cowObserved)
+		if err != nil || b < 0 {
+			return nil, fmt.Errorf("--cow-observed: %q: want a size such as 736MiB", o.cowObserved)
+		}
+		return &b, nil
+	case (o.writeRate == "") != (o.childTime == 0):
+		return nil, errors.New("--write-rate and --child-time are given together, as in --write-rate 50MiB/s --child-time 120s")
+	case o.writeRate == "":
+		return nil, nil
+	}
+	rate, perSecond := strings.CutSuffix(o.writeRate, "/s")
+	b, err := size.Parse(rate)
+	if err != nil || !perSecond || b < 0 || o.childTime < 0 {
+		return nil, fmt.Errorf("--write-rate: %q: want a size a second, as in 50MiB/s", o.writeRate)
+	}
+	total := float64(b) * o.childTime.Seconds()
+	return new(size.Bytes(min(total, float64(1<<60)))), nil
+}
+
 // facts collects what is known of one process, at the least burden to it that
 // decides the verdict.
 func facts(p settings, pid int, mappings string) (kernel.Facts, error) {
@@ -114,6 +184,10 @@ func facts(p settings, pid int, mappings string) (kernel.Facts, error) {
 	if err != nil {
 		return f, err
 	}
+	if err := p.collector.OutOfMemory(&f.Host); err != nil {
+		return f, err
+	}
+	f.Host.PausePerGiB = p.pausePerGiB
 	p.collector.Runtime(&f.Process)
 	if verdict.NeedsImports(f.Process) {
 		p.collector.Imports(&f.Process)

@@ -268,6 +268,11 @@ func (l level) memory(g *kernel.MemoryCgroup) (limited bool, err error) {
 		return false, err
 	}
 	g.Current = size.Bytes(current.Value)
+	if !l.v1 {
+		if err := l.v2(g); err != nil {
+			return false, err
+		}
+	}
 	if l.v1 {
 		if err := l.kmem(g); err != nil {
 			return false, err
@@ -295,6 +300,20 @@ func (l level) memory(g *kernel.MemoryCgroup) (limited bool, err error) {
 		return false, fmt.Errorf("%s: %w", filepath.Join(l.dir, "memory.stat"), err)
 	}
 	return true, nil
+}
+
+// v2 reads what only the unified hierarchy has.
+func (l level) v2(g *kernel.MemoryCgroup) error {
+	high, found, err := l.value("memory.high")
+	if err != nil {
+		return err
+	}
+	if found && !high.Unlimited {
+		g.High = &high
+	}
+	group, _, err := l.value("memory.oom.group")
+	g.OOMGroup = group.Value == 1
+	return err
 }
 
 // kmem reads v1's limit on kernel memory.

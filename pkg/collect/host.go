@@ -60,21 +60,35 @@ func (c *Collector) Host(old bool) (kernel.Host, error) {
 	return h, c.Commit(&h)
 }
 
+// OutOfMemory reads what the host does when it is out of memory, which only
+// matters to a process that forks: the host itself is read without it.
+func (c *Collector) OutOfMemory(h *kernel.Host) error {
+	for name, to := range map[string]**int64{"vm.swappiness": &h.Swappiness, "vm.panic_on_oom": &h.PanicOnOOM, "vm.oom_kill_allocating_task": &h.OOMKillAllocating} {
+		var err error
+		if *to, err = c.integer(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// integer reads a sysctl of one number; nil: there is none.
+func (c *Collector) integer(name string) (*int64, error) {
+	v, err := c.fs.SysctlInts(name)
+	switch {
+	case absent(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("sysctl %s: %w", name, err)
+	case len(v) != 1 || v[0] < 0:
+		return nil, fmt.Errorf("sysctl %s: %v: want one number", name, v)
+	}
+	return new(int64(v[0])), nil
+}
+
 // sysctls reads vm.* and the limits of the process table, a file at a time. All
 // but the mode and the ratio are optional: each came with some version.
 func (c *Collector) sysctls(h *kernel.Host) error {
-	integer := func(name string) (*int64, error) {
-		v, err := c.fs.SysctlInts(name)
-		switch {
-		case absent(err):
-			return nil, nil
-		case err != nil:
-			return nil, fmt.Errorf("sysctl %s: %w", name, err)
-		case len(v) != 1 || v[0] < 0:
-			return nil, fmt.Errorf("sysctl %s: %v: want one number", name, v)
-		}
-		return new(int64(v[0])), nil
-	}
 	for _, s := range []struct {
 		name     string
 		required bool
@@ -89,7 +103,7 @@ func (c *Collector) sysctls(h *kernel.Host) error {
 		{"kernel.pid_max", false, func(n int64) { h.PidMax = &n }},
 		{"vm.max_map_count", false, func(n int64) { h.MaxMapCount = &n }},
 	} {
-		n, err := integer(s.name)
+		n, err := c.integer(s.name)
 		switch {
 		case err != nil:
 			return err

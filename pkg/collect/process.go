@@ -165,6 +165,11 @@ func (c *Collector) process(p *kernel.Process, h kernel.Host) error {
 	p.Charge, p.ChargeMax = min(status.data+status.stack, p.TotalVM), p.TotalVM
 	p.Largest, p.LargestMax = p.Charge, p.TotalVM
 	c.program(pid, p)
+	if text, err := c.read(pid, "oom_score_adj"); err == nil {
+		if n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64); err == nil {
+			p.OOMScoreAdj = &n
+		}
+	}
 	return c.surroundings(pid, p, status, h)
 }
 
@@ -179,6 +184,7 @@ func setMappings(p *kernel.Process, s smaps.Summary) {
 		p.Source = kernel.FromSmaps
 		p.ChargeMin, p.LargestMin = s.Charge, s.Largest
 		p.Noreserve, p.Dontfork = &s.Noreserve, &s.Dontfork
+		p.Cow, p.CowHuge = &s.Shared, &s.Huge
 	}
 }
 

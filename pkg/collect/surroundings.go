@@ -77,16 +77,19 @@ func (c *Collector) Boot(root string) []kernel.BootSetting {
 		// nothing that can be known.
 		text, _ := readFile(name)
 		for _, s := range parseSysctlConf(text) {
-			s.File = "/" + strings.TrimPrefix(strings.TrimPrefix(name, root), "/")
+			s.File = strings.ToValidUTF8("/"+strings.TrimPrefix(strings.TrimPrefix(name, root), "/"), "\uFFFD")
 			settings = append(settings, s)
 		}
 	}
 	return settings
 }
 
-// bootKeys are those that matter here.
+// bootKeys are those that a verdict or a remedy is about.
 func bootKeys() []string {
-	return []string{"vm.overcommit_memory", "vm.overcommit_ratio", "vm.overcommit_kbytes", "vm.admin_reserve_kbytes", "vm.user_reserve_kbytes"}
+	return []string{
+		"vm.overcommit_memory", "vm.overcommit_ratio", "vm.overcommit_kbytes", "vm.admin_reserve_kbytes", "vm.user_reserve_kbytes",
+		"vm.nr_hugepages", "kernel.pid_max", "kernel.threads-max",
+	}
 }
 
 // parseSysctlConf reads lines such as
@@ -104,7 +107,7 @@ func parseSysctlConf(text string) (settings []kernel.BootSetting) {
 		pattern := strings.ReplaceAll(strings.TrimSpace(strings.TrimPrefix(key, "-")), "/", ".")
 		for _, known := range bootKeys() {
 			if matched, err := path.Match(pattern, known); err == nil && matched {
-				settings = append(settings, kernel.BootSetting{Key: known, Value: strings.TrimSpace(value)})
+				settings = append(settings, kernel.BootSetting{Key: known, Value: strings.ToValidUTF8(strings.TrimSpace(value), "\uFFFD")})
 			}
 		}
 	}

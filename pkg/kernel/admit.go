@@ -306,6 +306,10 @@ func (f Facts) admitNever(family Family) Admission {
 	if p.MayBeCharged > 0 {
 		a.Terms = append(a.Terms, Term{"growth, twice", 2 * p.MayBeCharged, "at most: committed, and again by this fork"})
 	}
+	others := size.Bytes(p.Living() - 1)
+	if others > 0 {
+		a.Terms = append(a.Terms, Term{"other children", others * p.Charge, fmt.Sprintf("%d more that live at the time, charged until they exit or execute", others)})
+	}
 	a.Terms = append(a.Terms, f.reserves(family, caps[0], p.TotalVM)...)
 	a.LimitTerms = h.limitTerms()
 	e := h.CounterUncertainty()
@@ -328,7 +332,7 @@ func (f Facts) admitNever(family Family) Admission {
 	a.LargestFork = new(h.bytes(largest))
 	base := h.pages(h.Committed())
 	// What may be charged would also be committed by then.
-	need := span{base + h.pages(p.ChargeMin), base + h.pages(p.ChargeMax+2*p.MayBeCharged)}
+	need := span{base + h.pages((others+1)*p.ChargeMin), base + h.pages((others+1)*p.ChargeMax+2*p.MayBeCharged)}
 	switch a.decide(need, limit, h.pages(e), true); {
 	case h.LimitGuessed, h.MeminfoRewritten && (family < F2 || h.PresentRAM == 0):
 		a.Outcome = Uncertain
@@ -342,6 +346,7 @@ func (f Facts) admitNever(family Family) Admission {
 	if a.Outcome == Uncertain {
 		a.Reason = f.why(a, false, len(caps) > 1, p.ChargeMin, p.ChargeMax+p.MayBeCharged)
 	}
+	base += h.pages(others * p.Charge)
 	a.block(f, func(before, pages int64) bool { return base+before+pages >= limit.lo })
 	return a
 }
@@ -389,7 +394,7 @@ func (f Facts) largestInNever(family Family, cap bool) int64 {
 	base := h.pages(h.Committed())
 	refused := func(charge int) bool {
 		n := int64(charge)
-		return base+n >= f.allowed(family, cap, max(f.Process.TotalVM, h.bytes(n)))
+		return base+n*f.Process.Living() >= f.allowed(family, cap, max(f.Process.TotalVM, h.bytes(n)))
 	}
 	return int64(max(sort.Search(int(max(h.pages(h.CommitLimit), 0))+1, refused)-1, 0))
 }

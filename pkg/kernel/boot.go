@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/overcheck/overcheck/pkg/size"
 )
@@ -17,9 +18,12 @@ func (h Host) Booted() (values map[string]int64, from map[string]string) {
 		from[key] = "the kernel's default"
 	}
 	for _, s := range h.Boot {
-		n, err := strconv.ParseInt(s.Value, 10, 64)
+		// The kernel reads the first word, octal and hexadecimal too (kernel/sysctl.c:
+		// strtoul_lenient).
+		word, _, _ := strings.Cut(s.Value, " ")
+		n, err := strconv.ParseInt(strings.TrimRight(word, "\t"), 0, 64)
 		if err != nil {
-			continue // the kernel refuses it
+			continue // it refuses this
 		}
 		values[s.Key], from[s.Key] = n, s.File
 		// Writing one of them zeroes the other (mm/util.c: overcommit_ratio_handler).

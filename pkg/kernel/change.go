@@ -52,6 +52,8 @@ func changeKeys() []changeKey {
 		{"dontfork", "where a charged mapping starts", true, parseMapping(dontfork)},
 		{"noreserve", "where a charged mapping starts", true, parseMapping(noreserve)},
 		{"split", "where a charged mapping starts", true, parseMapping(split)},
+		{"children", "a count", true, parseInt(math.MaxInt32, func(f *Facts, n int64) { f.Process.Children = n })},
+		{"rewritten", "a size", true, parseSize(func(f *Facts, b size.Bytes) { f.Process.CowExpected = &b })},
 		{"without-fork", "true or false", true, parseBool(func(f *Facts, b bool) { f.Process.WithoutFork = b })},
 	}
 }

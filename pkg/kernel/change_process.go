@@ -17,7 +17,7 @@ func parseLevels(s string, value func(string) (int64, error), set func(*Facts, s
 	for part := range strings.SplitSeq(s, ",") {
 		cgroup, text := "", part
 		if i := strings.LastIndexByte(part, ':'); i >= 0 {
-			cgroup, text = part[:i], part[i+1:]
+			cgroup, text = unescaped().Replace(part[:i]), part[i+1:]
 		}
 		limit := Limit{Unlimited: true}
 		if text != "max" {
@@ -39,6 +39,14 @@ func parseLevels(s string, value func(string) (int64, error), set func(*Facts, s
 		return f, nil
 	}, nil
 }
+
+// CgroupValue spells a limit of one cgroup as the keys pids.max and memory.max
+// take it: a comma or a colon in its name as the kernel escapes, \054 and \072.
+func CgroupValue(cgroup, value string) string {
+	return strings.NewReplacer(`\`, `\134`, ",", `\054`, ":", `\072`).Replace(cgroup) + ":" + value
+}
+
+func unescaped() *strings.Replacer { return strings.NewReplacer(`\134`, `\`, `\054`, ",", `\072`, ":") }
 
 func parseMemoryMax(s string) (Change, error) {
 	return parseLevels(s, func(text string) (int64, error) {
@@ -76,6 +84,10 @@ func setMemoryMax(f *Facts, cgroup string, limit Limit) error {
 	p.Memory = slices.Clone(p.Memory)
 	p.Memory[i].Rough = p.Memory[i].Rough || p.Memory[i].Max.Unlimited
 	p.Memory[i].Max = limit
+	// v1's limit on RAM and swap together is never below that on RAM.
+	if g := &p.Memory[i]; g.V1 && g.SwapMax != nil && !g.SwapMax.Unlimited && (limit.Unlimited || g.SwapMax.Value < limit.Value) {
+		g.SwapMax = &limit
+	}
 	return nil
 }
 
@@ -171,23 +183,26 @@ func (f *Facts) insert(m Mapping) {
 	f.Mappings = slices.Insert(slices.Clone(f.Mappings), i, m)
 }
 
-// uncharge takes a mapping that is out of Mappings out of the sums.
+// uncharge takes a mapping that is out of Mappings out of the sums; what they were
+// unsure of besides (a process that would grow) stays.
 func (f *Facts) uncharge(m Mapping) {
 	p := &f.Process
-	p.Charge -= m.Size()
-	p.ChargeMin, p.ChargeMax = p.Charge, p.Charge
+	p.Charge, p.ChargeMin, p.ChargeMax = p.Charge-m.Size(), max(p.ChargeMin-m.Size(), 0), max(p.ChargeMax-m.Size(), 0)
 	p.Charged--
 	f.setLargest()
 }
 
-// setLargest finds the largest of Mappings.
+// setLargest finds the largest of Mappings. By how much the bounds were above the
+// largest that was known, they stay above it.
 func (f *Facts) setLargest() {
 	var largest size.Bytes
 	for _, m := range f.Mappings {
 		largest = max(largest, m.Size())
 	}
 	p := &f.Process
-	p.Largest, p.LargestMin, p.LargestMax = largest, largest, largest
+	beyond := p.LargestMax - p.LargestMin
+	p.LargestMin, p.LargestMax = largest, largest+beyond
+	p.Largest = p.LargestMax
 }
 
 // shrink makes the private memory of the process b bytes at most. Of the two

@@ -29,38 +29,44 @@ type Host struct {
 	CPUsOnline  int        `json:"cpus_online"`  // /sys/devices/system/cpu/online
 	CPUsPresent int        `json:"cpus_present"` // /sys/devices/system/cpu/present
 
-	Mode             Mode        `json:"mode"`                           // vm.overcommit_memory
-	OvercommitRatio  int64       `json:"overcommit_ratio"`               // vm.overcommit_ratio, percent
-	OvercommitKbytes *size.Bytes `json:"overcommit_kbytes_bytes"`        // vm.overcommit_kbytes; since 3.14, RHEL 6.6
-	AdminReserve     *size.Bytes `json:"admin_reserve_bytes"`            // vm.admin_reserve_kbytes; since 3.10, RHEL 6.8
-	UserReserve      *size.Bytes `json:"user_reserve_bytes"`             // vm.user_reserve_kbytes; since 3.10
-	MemTotal         size.Bytes  `json:"mem_total_bytes"`                // MemTotal: totalram_pages
-	MemFree          size.Bytes  `json:"mem_free_bytes"`                 // MemFree
-	MemAvailable     *size.Bytes `json:"mem_available_bytes"`            // MemAvailable; since 3.14
-	SwapTotal        size.Bytes  `json:"swap_total_bytes"`               // SwapTotal
-	SwapFree         size.Bytes  `json:"swap_free_bytes"`                // SwapFree
-	CommitLimit      size.Bytes  `json:"commit_limit_bytes"`             // CommitLimit: vm_commit_limit()
-	CommittedAS      size.Bytes  `json:"committed_as_bytes"`             // Committed_AS, overcheck's own charge included
-	OwnCharge        size.Bytes  `json:"own_charge_bytes"`               // what overcheck itself added to Committed_AS
-	Hugetlb          size.Bytes  `json:"hugetlb_bytes"`                  // Hugetlb: huge pages of all sizes
-	HugePagesTotal   int64       `json:"hugepages_total"`                // HugePages_Total, of the default size
-	HugePagesFree    int64       `json:"hugepages_free"`                 // HugePages_Free less HugePages_Rsvd: those that can be given back
-	HugePageSize     size.Bytes  `json:"hugepage_size_bytes"`            // Hugepagesize
-	MaxMapCount      *int64      `json:"max_map_count"`                  // vm.max_map_count
-	THP              string      `json:"transparent_hugepage"`           // always, madvise or never; empty: not built in
-	Old              *OldInputs  `json:"old_heuristic"`                  // read only where the old mode-0 rule may hold
-	Threads          *int64      `json:"threads"`                        // fourth field of loadavg: nr_threads
-	ThreadsMax       *int64      `json:"threads_max"`                    // kernel.threads-max
-	PidMax           *int64      `json:"pid_max"`                        // kernel.pid_max
-	MeminfoRewritten bool        `json:"meminfo_rewritten,omitempty"`    // lxcfs stands over /proc/meminfo
-	LoadavgRewritten bool        `json:"loadavg_rewritten,omitempty"`    // lxcfs stands over /proc/loadavg
-	SELinuxEnforcing bool        `json:"selinux_enforcing,omitempty"`    // a confined root domain may lack sys_admin
-	NoMMU            bool        `json:"no_mmu,omitempty"`               // CONFIG_MMU=n
-	NewRule          *bool       `json:"new_rule,omitempty"`             // what a probe found out of the mode-0 rule; nil: not asked
-	LimitGuessed     bool        `json:"commit_limit_guessed,omitempty"` // a change made CommitLimit of rewritten numbers
-	PresentRAM       size.Bytes  `json:"present_ram_bytes"`              // Σ present of zoneinfo: MemTotal before any ballooning; 0: not read
-	OwnThreads       int64       `json:"own_threads"`                    // overcheck's own among Threads
+	Mode              Mode        `json:"mode"`                           // vm.overcommit_memory
+	OvercommitRatio   int64       `json:"overcommit_ratio"`               // vm.overcommit_ratio, percent
+	OvercommitKbytes  *size.Bytes `json:"overcommit_kbytes_bytes"`        // vm.overcommit_kbytes; since 3.14, RHEL 6.6
+	AdminReserve      *size.Bytes `json:"admin_reserve_bytes"`            // vm.admin_reserve_kbytes; since 3.10, RHEL 6.8
+	UserReserve       *size.Bytes `json:"user_reserve_bytes"`             // vm.user_reserve_kbytes; since 3.10
+	MemTotal          size.Bytes  `json:"mem_total_bytes"`                // MemTotal: totalram_pages
+	MemFree           size.Bytes  `json:"mem_free_bytes"`                 // MemFree
+	MemAvailable      *size.Bytes `json:"mem_available_bytes"`            // MemAvailable; since 3.14
+	SwapTotal         size.Bytes  `json:"swap_total_bytes"`               // SwapTotal
+	SwapFree          size.Bytes  `json:"swap_free_bytes"`                // SwapFree
+	CommitLimit       size.Bytes  `json:"commit_limit_bytes"`             // CommitLimit: vm_commit_limit()
+	CommittedAS       size.Bytes  `json:"committed_as_bytes"`             // Committed_AS, overcheck's own charge included
+	OwnCharge         size.Bytes  `json:"own_charge_bytes"`               // what overcheck itself added to Committed_AS
+	Hugetlb           size.Bytes  `json:"hugetlb_bytes"`                  // Hugetlb: huge pages of all sizes
+	HugePagesTotal    int64       `json:"hugepages_total"`                // HugePages_Total, of the default size
+	HugePagesFree     int64       `json:"hugepages_free"`                 // HugePages_Free less HugePages_Rsvd: those that can be given back
+	HugePageSize      size.Bytes  `json:"hugepage_size_bytes"`            // Hugepagesize
+	Swappiness        *int64      `json:"swappiness"`                     // vm.swappiness
+	PanicOnOOM        *int64      `json:"panic_on_oom"`                   // vm.panic_on_oom
+	OOMKillAllocating *int64      `json:"oom_kill_allocating_task"`       // vm.oom_kill_allocating_task
+	MaxMapCount       *int64      `json:"max_map_count"`                  // vm.max_map_count
+	THP               string      `json:"transparent_hugepage"`           // always, madvise or never; empty: not built in
+	Old               *OldInputs  `json:"old_heuristic"`                  // read only where the old mode-0 rule may hold
+	Threads           *int64      `json:"threads"`                        // fourth field of loadavg: nr_threads
+	ThreadsMax        *int64      `json:"threads_max"`                    // kernel.threads-max
+	PidMax            *int64      `json:"pid_max"`                        // kernel.pid_max
+	MeminfoRewritten  bool        `json:"meminfo_rewritten,omitempty"`    // lxcfs stands over /proc/meminfo
+	LoadavgRewritten  bool        `json:"loadavg_rewritten,omitempty"`    // lxcfs stands over /proc/loadavg
+	SELinuxEnforcing  bool        `json:"selinux_enforcing,omitempty"`    // a confined root domain may lack sys_admin
+	NoMMU             bool        `json:"no_mmu,omitempty"`               // CONFIG_MMU=n
+	NewRule           *bool       `json:"new_rule,omitempty"`             // what a probe found out of the mode-0 rule; nil: not asked
+	LimitGuessed      bool        `json:"commit_limit_guessed,omitempty"` // a change made CommitLimit of rewritten numbers
+	PresentRAM        size.Bytes  `json:"present_ram_bytes"`              // Σ present of zoneinfo: MemTotal before any ballooning; 0: not read
+	OwnThreads        int64       `json:"own_threads"`                    // overcheck's own among Threads
 
+	// PausePerGiB is what a fork of 4 KiB pages took when it was measured here, in
+	// ms; 0: it was not.
+	PausePerGiB float64 `json:"pause_ms_per_gib"`
 	// Container says why overcheck is taken to run in a container; empty: it does not.
 	Container string `json:"container,omitempty"`
 	// Boot are the vm.overcommit_* and reserves that sysctl.d would set at boot, in
@@ -122,11 +128,16 @@ type Process struct {
 	// Dontfork is charged memory that fork does not copy (MADV_DONTFORK).
 	Dontfork *size.Bytes `json:"dontfork_bytes"`
 
-	TotalVM    size.Bytes  `json:"total_vm_bytes"` // mm->total_vm: field 1 of statm
-	RSS        size.Bytes  `json:"rss_bytes"`      // VmRSS
-	RSSAnon    *size.Bytes `json:"rss_anon_bytes"` // RssAnon; since 4.5
-	Swap       size.Bytes  `json:"swap_bytes"`     // VmSwap
-	PageTables size.Bytes  `json:"vmpte_bytes"`    // VmPTE, and VmPMD where the kernel counts it apart
+	TotalVM size.Bytes  `json:"total_vm_bytes"` // mm->total_vm: field 1 of statm
+	RSS     size.Bytes  `json:"rss_bytes"`      // VmRSS
+	RSSAnon *size.Bytes `json:"rss_anon_bytes"` // RssAnon; since 4.5
+	Swap    size.Bytes  `json:"swap_bytes"`     // VmSwap
+	// Cow is what a fork shares until it is written to: private anonymous memory,
+	// swapped out or not, that fork copies; CowHuge of it is in huge pages. nil:
+	// smaps was not read.
+	Cow        *size.Bytes `json:"cow_bytes"`
+	CowHuge    *size.Bytes `json:"cow_huge_bytes"`
+	PageTables size.Bytes  `json:"vmpte_bytes"` // VmPTE, and VmPMD where the kernel counts it apart
 
 	// CapSysAdmin is whether the accounting treats the process as privileged:
 	// CAP_SYS_ADMIN effective, in the initial user namespace. nil: not known.
@@ -154,6 +165,13 @@ type Process struct {
 	Program Program `json:"program"`
 
 	Cgroup string `json:"cgroup"` // the process's own, of systemd's hierarchy or the unified one
+
+	OOMScoreAdj *int64 `json:"oom_score_adj"` // /proc/PID/oom_score_adj
+	// Children is how many forked children live at a time; 0 is taken as one.
+	Children int64 `json:"children,omitempty"`
+	// CowExpected is how much is expected to be rewritten while a child lives; nil:
+	// not known.
+	CowExpected *size.Bytes `json:"cow_expected_bytes"`
 
 	// WithoutFork: judge what the process starts as started by vfork or posix_spawn.
 	WithoutFork bool `json:"without_fork,omitempty"`
@@ -213,6 +231,8 @@ type MemoryCgroup struct {
 	Max             Limit      `json:"max_bytes"`              // memory.max, v1 memory.limit_in_bytes
 	File            size.Bytes `json:"file_bytes"`             // inactive_file + active_file of memory.stat
 	SlabReclaimable size.Bytes `json:"slab_reclaimable_bytes"` // of memory.stat; v2
+	High            *Limit     `json:"high_bytes"`             // memory.high; v2
+	OOMGroup        bool       `json:"oom_group,omitempty"`    // memory.oom.group; v2: all of it is killed together
 	SwapMax         *Limit     `json:"swap_max_bytes"`         // memory.swap.max; v1 memory.memsw.limit_in_bytes, RAM included
 	SwapCurrent     size.Bytes `json:"swap_current_bytes"`     // memory.swap.current; v1 the usage of memsw, RAM included
 	// Rough: File, SlabReclaimable and the swap limit were not read, since Max was

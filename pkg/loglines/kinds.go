@@ -76,7 +76,7 @@ func kernelKinds() []kind {
 		// enough" since 6.3, with bytes (and no comma after them) since 6.9.
 		Kind: Kind{
 			ID:      "kernel-commit-refused",
-			Meaning: "The commit check refused this process a charge, for a fork or for any other request. The bytes are of the one mapping that was refused, not of the whole fork.",
+			Meaning: "The commit check refused this process a charge, for a fork or for any other request. The bytes (Linux 6.9 and later) are of the one request that was refused, not of the whole fork.",
 			Example: "[ 4211.027318] __vm_enough_memory: pid: 4121, comm: redis-server, bytes: 12884901888 not enough memory for the allocation",
 		},
 		cause: Commit, errno: kernel.ENOMEM,
@@ -101,7 +101,7 @@ func kernelKinds() []kind {
 func oomKinds() []kind {
 	const victim = `process (?P<pid>\d+)(?:, uid \d+,)? \((?P<comm>.{1,40}?)\)(?:[^)]|$)`
 	return []kind{{
-		// "Killed process" since 5.0, "Kill process ... score ... or sacrifice child" before.
+		// "Killed process", and in older kernels "Kill process ... score ... or sacrifice child".
 		Kind: Kind{
 			ID:      "kernel-oom-kill-cgroup",
 			Meaning: "A cgroup reached its memory limit, and the OOM killer chose this process in it.",
@@ -122,7 +122,7 @@ func oomKinds() []kind {
 		also:     []string{"kill process", "killed process"},
 		patterns: []string{`out of memory[^:]*: kill(?:ed)? ` + victim},
 	}, {
-		// The second line of a kill before 5.0; RHEL 7 has "(java), UID 1000, total-vm".
+		// The second line of a kill in older kernels; RHEL 7 has "(java), UID 1000, total-vm".
 		Kind: Kind{
 			ID:      "kernel-oom-killed",
 			Meaning: "The OOM killer killed this process. The lines before this one tell whether the host or a cgroup was out of memory.",
@@ -141,11 +141,11 @@ func oomKinds() []kind {
 		leads: []string{"oom-kill"},
 		// A comm may hold spaces; where its start is not known, only its last word is told.
 		patterns: []string{
-			`(?:^|kernel: |\] ?)(?P<comm>[!#-9;<=?-Z^-~][ !#-Z^-~]{0,14}) invoked oom-killer`,
-			`(?:(?P<comm>[^\s"\\\[\]\x00-\x1f\x{fffd}]{1,15}) )?invoked oom-killer`,
+			`(?:^|kernel: |\] ?|^\d+,[^;]{1,80};)(?P<comm>[!#-9;<=?-Z^-~][ !#-Z^-~]{0,14}) invoked oom-killer`,
+			`(?:(?:^|[\s;"\]\x00])(?P<comm>[^\s"\\\[\]\x00-\x1f\x{fffd}]{1,15}) )?invoked oom-killer`,
 		},
 	}, {
-		// Since 5.0.
+		// dump_oom_summary, in newer kernels only.
 		Kind: Kind{
 			ID:      "kernel-oom-summary",
 			Meaning: "The OOM killer's summary of a kill. CONSTRAINT_MEMCG means that a cgroup reached its memory limit, CONSTRAINT_NONE that the host ran out of memory.",
@@ -158,7 +158,7 @@ func oomKinds() []kind {
 			`oom-kill:constraint=`,
 		},
 	}, {
-		// mm/memcontrol.c, before 5.0.
+		// mm/memcontrol.c: mem_cgroup_print_oom_info, in older kernels.
 		Kind: Kind{
 			ID:      "kernel-oom-cgroup-limit",
 			Meaning: "A process was killed because this cgroup reached its memory limit.",
@@ -191,7 +191,7 @@ func oomKinds() []kind {
 		// Kubernetes container statuses, docker inspect, kubectl get pods.
 		Kind: Kind{
 			ID:      "container-oom-killed",
-			Meaning: "The container runtime reports that the OOM killer killed a container.",
+			Meaning: "A container is reported as killed by the OOM killer.",
 			Example: `"lastState":{"terminated":{"exitCode":137,"reason":"OOMKilled"}}`,
 		},
 		cause:    Memory,
@@ -261,9 +261,9 @@ func redisKinds() []kind {
 		leads:    []string{"by signal 9"},
 		patterns: []string{`background (?:aof rewrite|append only file rewriting) terminated by signal 9\b`},
 	}, {
-		// server.c: shared.bgsaveerr; "but is currently not able to persist on disk" up
-		// to 6.0, "but it's currently unable to persist to disk" since; Valkey: "MISCONF
-		// Valkey".
+		// server.c: shared.bgsaveerr; older: "but is currently not able to persist on disk",
+		// newer: "but it's currently unable to persist to disk" (provoked on 7.0); "MISCONF
+		// Valkey" in Valkey.
 		Kind: Kind{
 			ID:      "redis-misconf",
 			Meaning: "Redis or Valkey refuses writes because its last snapshot failed (stop-writes-on-bgsave-error). Its log tells why it failed: a refused fork is one reason, a full disk another.",
@@ -279,7 +279,7 @@ func redisKinds() []kind {
 // pages when they start.
 func settingKinds() []kind {
 	return []kind{{
-		// server.c: linuxMemoryWarnings, up to 6.2 and again in 7.0 pre-releases.
+		// server.c: linuxMemoryWarnings, and the first syscheck.c.
 		Kind: Kind{
 			ID:      "redis-overcommit-zero",
 			Meaning: "Redis found vm.overcommit_memory set to 0 when it started. It is a warning: nothing was refused yet.",
@@ -289,7 +289,7 @@ func settingKinds() []kind {
 		leads:    []string{"overcommit"},
 		patterns: []string{`overcommit_memory is set to 0!`},
 	}, {
-		// syscheck.c: checkOvercommit, since 7.0; it compares with 1.
+		// syscheck.c: checkOvercommit, as in 7.0; it compares with 1.
 		Kind: Kind{
 			ID:      "redis-overcommit-off",
 			Meaning: "Redis or Valkey found vm.overcommit_memory set to 0 or 2 when it started: it asks for 1. It is a warning: nothing was refused yet.",
@@ -299,7 +299,7 @@ func settingKinds() []kind {
 		leads:    []string{"overcommit"},
 		patterns: []string{`memory overcommit must be enabled!`},
 	}, {
-		// util/processinfo and startup_warnings_mongod.cpp, id 22171.
+		// startup_warnings_mongod.cpp, id 22171.
 		Kind: Kind{
 			ID:      "mongodb-overcommit-never",
 			Meaning: "MongoDB found vm.overcommit_memory set to 2 when it started. It is a warning: nothing was refused yet.",
@@ -312,14 +312,14 @@ func settingKinds() []kind {
 		// pkg/kubelet/cm/container_manager_linux.go: setupKernelTunables.
 		Kind: Kind{
 			ID:      "kubelet-overcommit",
-			Meaning: "The kubelet found vm.overcommit_memory at another value than 1. It sets it to 1 (Updating) or, with protectKernelDefaults, refuses to start (Invalid).",
+			Meaning: "The kubelet found vm.overcommit_memory at another value than 1. It sets it to 1 (Updating) or, with protectKernelDefaults, takes it for an error (Invalid).",
 			Example: "Invalid kernel flag: vm/overcommit_memory, expected value: 1, actual value: 0",
 		},
 		cause:    Setting,
 		leads:    []string{"overcommit"},
 		patterns: []string{`(?:invalid|updating) kernel flag.*vm/overcommit_memory`},
 	}, {
-		// server.c: "echo never" up to 6.0; syscheck.c: "You have", "echo madvise" since.
+		// server.c: "you have" and "echo never"; syscheck.c: "You have" and "echo madvise".
 		Kind: Kind{
 			ID:      "redis-thp",
 			Meaning: "Redis or Valkey found transparent huge pages enabled when it started. It is a warning: nothing was refused.",
@@ -429,8 +429,8 @@ func serverKinds() []kind {
 // jvmKinds: OpenJDK and its kin.
 func jvmKinds() []kind {
 	return []kind{{
-		// ProcessBuilder, ProcessImpl_md.c: "error=%d, %s" up to 24, "fork failed, error: %d
-		// (%s)" in 25; provoked on 17. The text after the number is the locale's.
+		// ProcessBuilder, ProcessImpl_md.c: "error=%d, %s" (provoked on 17), in 25 "%s, error:
+		// %d (%s)" after "fork failed" or the like. The text after the number is the locale's.
 		Kind: Kind{
 			ID:      "jvm-process",
 			Meaning: "A Java program could not start a process.",
@@ -455,7 +455,7 @@ func jvmKinds() []kind {
 		patterns: []string{`unable to create (?:new )?native thread`, `failed to start the native thread for java`, `pthread_create failed \(eagain\) for attributes`},
 	}, {
 		// os_linux.cpp: warn_fail_commit_memory; debug.cpp: report_vm_out_of_memory.
-		// HotSpot writes 'Not enough space' since 9, and the locale's words before.
+		// Newer HotSpots write 'Not enough space', older ones the locale's words.
 		Kind: Kind{
 			ID:      "jvm-memory",
 			Meaning: "The JVM asked for memory, not for a process, and was refused. It usually exits.",
@@ -491,7 +491,7 @@ func runtimeKinds() []kind {
 		// Lib/threading.py over Modules/_threadmodule.c: thread_PyThread_start_new_thread.
 		Kind: Kind{
 			ID:      "python-thread",
-			Meaning: "A Python program could not start a thread. Python does not keep the error: a limit on tasks is the usual one.",
+			Meaning: "A Python program could not start a thread. Python does not tell the error; a limit on tasks is the usual reason.",
 			Example: "RuntimeError: can't start new thread",
 		},
 		cause:    Tasks,
@@ -502,7 +502,7 @@ func runtimeKinds() []kind {
 		// path is posix_spawn's (or that of a file, where the call was about one).
 		Kind: Kind{
 			ID:      "python-enomem",
-			Meaning: "A Python program got ENOMEM. The traceback above the line tells from what: a fork if it ends in fork, _fork_exec or posix_spawn, mmap otherwise as a rule.",
+			Meaning: "A Python program got ENOMEM. The traceback above the line tells from what: a process could not be started if it ends in a fork or spawn call.",
 			Example: "OSError: [Errno 12] Cannot allocate memory",
 		},
 		cause: Commit, errno: kernel.ENOMEM,
@@ -511,7 +511,7 @@ func runtimeKinds() []kind {
 	}, {
 		Kind: Kind{
 			ID:      "python-eagain",
-			Meaning: "A Python program got EAGAIN. The traceback above the line tells from what: a limit on tasks if it ends in fork, _fork_exec or posix_spawn, a non-blocking read or a lock otherwise.",
+			Meaning: "A Python program got EAGAIN. The traceback above the line tells from what: a process could not be started if it ends in a fork or spawn call; otherwise it was a non-blocking read or a lock.",
 			Example: "BlockingIOError: [Errno 11] Resource temporarily unavailable",
 		},
 		cause: Tasks, errno: kernel.EAGAIN,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/overcheck/overcheck/pkg/kernel"
@@ -90,9 +91,12 @@ func markdownRemedy(b *bytes.Buffer, r verdict.Report, m verdict.Remedy) {
 	}
 	block(b, m.Commands)
 	fmt.Fprintf(b, "Risk: %s\n", escape(m.Risk))
-	if p := m.Persist; p != nil {
+	if e := m.BreakEvenAfter; e != nil && *e < 100 {
+		fmt.Fprintf(b, "\nAfter it %.0f%% of what is shared may be rewritten while the child lives: see `overcheck explain cow-may-oom`.\n", *e)
+	}
+	for _, p := range m.Persists() {
 		fmt.Fprintf(b, "\nTo last, %s:\n\n", code(p.Path))
-		block(b, []string{strings.TrimSuffix(p.Content, "\n")})
+		block(b, strings.Split(strings.TrimSuffix(p.Content, "\n"), "\n"))
 	}
 	b.WriteString("\n### Verify\n\n")
 	ask := "overcheck explain"
@@ -107,7 +111,13 @@ func markdownRemedy(b *bytes.Buffer, r verdict.Report, m verdict.Remedy) {
 	b.WriteString("\n")
 	if len(m.Undo) > 0 {
 		b.WriteString("\n### Undo\n\n")
-		block(b, m.Undo)
+		undo := m.Undo
+		for _, p := range m.Persists() {
+			if p.Undo != "" {
+				undo = append(slices.Clone(undo), p.Undo+"   # if it was made to last")
+			}
+		}
+		block(b, undo)
 	}
 	if len(r.Remedies) > 1 {
 		b.WriteString("\n### Other remedies\n\n")
@@ -126,7 +136,7 @@ func block(b *bytes.Buffer, lines []string) {
 	}
 	b.WriteString("```sh\n")
 	for _, line := range lines {
-		b.WriteString(line + "\n")
+		b.WriteString(Printable(line) + "\n")
 	}
 	b.WriteString("```\n\n")
 }

@@ -17,6 +17,8 @@ var (
 	ErrNoRemedy = errors.New("no such remedy")
 	// ErrWhatIf: a what-if has nothing to be applied to.
 	ErrWhatIf = errors.New("a what-if (--set) cannot be remedied by a script")
+	// ErrElsewhere: the commands are for another machine than this.
+	ErrElsewhere = errors.New("the commands must be run elsewhere than here: a script could not check")
 	// ErrSeveral: a script is for one process.
 	ErrSeveral = errors.New("-o shell writes a script for one process at a time")
 )
@@ -45,7 +47,7 @@ func (t *text) remedies(r verdict.Report) {
 	t.line("%s", t.key("remedies, the smallest first: with each the fork succeeds, by the model"))
 	for i := range r.Remedies {
 		m := &r.Remedies[i]
-		t.wrapped("  "+t.key(m.ID)+": ", Printable(m.Title)+".")
+		t.wrapped("  ", t.key(m.ID)+": "+Printable(m.Title)+".")
 		t.harms(*m)
 		if m == chosen {
 			t.details(*m)
@@ -75,16 +77,19 @@ func (t *text) details(m verdict.Remedy) {
 	for i, c := range m.Commands {
 		t.line("      %-8s %s", map[bool]string{true: "run"}[i == 0], Printable(c)) // not wrapped: to be copied
 	}
-	if p := m.Persist; p != nil {
+	for _, p := range m.Persists() {
 		row("to last", "in "+p.Path+":")
 		for line := range strings.Lines(p.Content) {
-			t.line("               %s", Printable(strings.TrimSpace(line)))
+			t.line("               %s", Printable(strings.TrimRight(line, "\n")))
 		}
 	}
 	for i, c := range m.Undo {
 		t.line("      %-8s %s", map[bool]string{true: "undo"}[i == 0], Printable(c))
 	}
 	row("risk", m.Risk)
+	if e := m.BreakEvenAfter; e != nil && *e < 100 {
+		row("survival", fmt.Sprintf("%.0f%% may be rewritten then while the child lives: 'overcheck explain cow-may-oom'", *e))
+	}
 	if a := m.AfterRestart; a != nil && *a != kernel.Succeeds {
 		row("restart", "after a restart of the process the verdict is: "+a.String()+"; this holds for the one that runs")
 	}
@@ -122,6 +127,9 @@ func Shell(id string) Format {
 		if m == nil || len(m.Commands) == 0 {
 			return fmt.Errorf("%w that is made of commands", ErrNoRemedy)
 		}
+		if m.Where != "" {
+			return fmt.Errorf("%w (%s)", ErrElsewhere, m.Where)
+		}
 		script(&b, r, *m)
 		_, err := w.Write(b.Bytes())
 		return err
@@ -148,15 +156,17 @@ func comment(b *bytes.Buffer, words string) {
 func script(b *bytes.Buffer, r verdict.Report, m verdict.Remedy) {
 	comment(b, "Remedy "+m.ID+": "+m.Title+".")
 	comment(b, "Risk: "+m.Risk)
-	if m.Where != "" {
-		comment(b, "Run it "+m.Where+".")
-	}
 	for _, o := range m.Harms() {
 		comment(b, fmt.Sprintf("HARMS %s (pid %d): its fork succeeds now, and then: %s.", o.Comm, o.PID, word(o.After)))
 	}
 	b.WriteString("# To undo:\n")
 	for _, c := range m.Undo {
 		fmt.Fprintf(b, "#   %s\n", Printable(c))
+	}
+	for _, p := range m.Persists() {
+		if p.Undo != "" {
+			fmt.Fprintf(b, "#   %s   # if it was made to last\n", Printable(p.Undo))
+		}
 	}
 	ask := "explain"
 	if r.Process != nil {
@@ -177,8 +187,8 @@ fi
 	for _, c := range m.Commands {
 		b.WriteString(c + "\n")
 	}
-	if p := m.Persist; p != nil {
-		persist(b, *p)
+	for _, p := range m.Persists() {
+		persist(b, p)
 	}
 	b.WriteString("\ncheck || { echo \"fork still does not succeed: see the top of this script to undo\" >&2; exit 1; }\necho \"fork succeeds now\"\n")
 }
@@ -193,22 +203,28 @@ func sameProcess(r verdict.Report) string {
 }
 
 // persist writes the file that makes it last, if the script is run with
-// PERSIST=yes; what is only part of a file of another's is left to be read.
+// PERSIST=yes; what is only part of a file of another's is left to be read. The
+// lines are quoted words: nothing in them is a command.
 func persist(b *bytes.Buffer, p verdict.Persist) {
 	redirect := ">"
 	switch {
 	case p.Path == "/etc/fstab", p.Path == "/etc/sysctl.conf":
 		redirect = ">>"
 	case !strings.HasPrefix(p.Path, "/"):
-		fmt.Fprintf(b, "# To last, add to %s:\n#   %s\n", Printable(p.Path), strings.ReplaceAll(strings.TrimSpace(p.Content), "\n", "\n#   "))
+		fmt.Fprintf(b, "# To last, add to %s:\n", Printable(p.Path))
+		for line := range strings.Lines(p.Content) {
+			fmt.Fprintf(b, "#   %s\n", Printable(strings.TrimRight(line, "\n")))
+		}
 		return
 	}
-	fmt.Fprintf(b, `
-# To last over a restart: PERSIST=yes
-if [ "${PERSIST:-no}" = yes ]; then
-	mkdir -p "$(dirname %[1]s)"
-	cat %[2]s%[1]s <<'END'
-%[3]sEND
-fi
-`, verdict.Quote(p.Path), redirect, p.Content)
+	path := verdict.Quote(p.Path)
+	fmt.Fprintf(b, "\n# To last over a restart: PERSIST=yes\nif [ \"${PERSIST:-no}\" = yes ]; then\n\tmkdir -p \"$(dirname %s)\"\n\tprintf '%%s\\n'", path)
+	for line := range strings.Lines(p.Content) {
+		fmt.Fprintf(b, " %s", verdict.Quote(strings.TrimRight(line, "\n")))
+	}
+	fmt.Fprintf(b, " %s%s\n", redirect, path)
+	if strings.HasPrefix(p.Path, "/etc/systemd/") {
+		b.WriteString("\tsystemctl daemon-reload\n")
+	}
+	b.WriteString("fi\n")
 }

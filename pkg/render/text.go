@@ -407,14 +407,53 @@ func (t *text) survival(s verdict.Survival) {
 	case s.BreakEven == nil:
 		t.wrapped("  ", fmt.Sprintf("How much of %s may be rewritten while the child lives is not known: %s.", s.CowWorst, s.Reason))
 	default:
-		t.wrapped("  ", fmt.Sprintf("%.0f%% of %s may be rewritten while the child lives before %s is out of memory (%s available).",
-			*s.BreakEven, s.CowWorst, where, s.Available))
+		t.wrapped("  ", fmt.Sprintf("%s: %.0f%% of %s may be rewritten while %s before %s is out of memory (%s available).",
+			t.outcome(s.Verdict, word(s.Verdict), 0), *s.BreakEven, s.CowWorst, living(s.Children), where, s.Available))
+		if *s.BreakEven < 100 {
+			t.bar(s)
+		}
 	}
-	pause := fmt.Sprintf("about %.0f ms (less with huge pages)", s.Pause)
-	if s.Pause < 1 {
+	if e := s.Expected; e != nil {
+		t.wrapped("  ", fmt.Sprintf("Expected to be rewritten: %s.", e))
+	}
+	if s.Verdict != kernel.Succeeds && s.Victim != "" {
+		t.wrapped("  ", "Killed would be: "+Printable(s.Victim)+".")
+	}
+	if h := s.Throttled; h != nil {
+		t.wrapped("  ", fmt.Sprintf("Before that, memory.high of %s slows the writers down: %s available.", Printable(h.Where), h.Available))
+	}
+	pause := fmt.Sprintf("%.0f to %.0f ms", s.PauseRange[0], s.PauseRange[1])
+	if s.PauseRange[1] < 1 {
 		pause = "less than 1 ms"
 	}
-	t.wrapped("  ", fmt.Sprintf("The fork copies up to %s of page tables: a pause of %s.", s.PageTables, pause))
+	t.wrapped("  ", fmt.Sprintf("The fork copies up to %s of page tables: a pause of %s (%s). Each page that is then written to costs a fault and a copy.", s.PageTables, pause, s.PauseSource))
+}
+
+func living(children int64) string {
+	if children == 1 {
+		return "the child lives"
+	}
+	return fmt.Sprintf("%d children live", children)
+}
+
+// bar shows what copy-on-write of 10, 25, 50 and 100 % would take of what is
+// available.
+func (t *text) bar(s verdict.Survival) {
+	const length = 40
+	most := max(s.CowWorst, s.Available)
+	at := func(b size.Bytes) int { return int(float64(b) / float64(most) * length) }
+	for _, percent := range []size.Bytes{10, 25, 50, 100} {
+		cow := s.CowWorst / 100 * percent
+		bar := []byte(strings.Repeat("#", at(cow)) + strings.Repeat(".", length-at(cow)))
+		style := t.good
+		if cow > s.Available {
+			style = t.bad
+		}
+		if limit := at(s.Available); limit < length {
+			bar[limit] = '|'
+		}
+		t.line("  %4d%%  %s %11s", percent, style(string(bar)), cow)
+	}
 }
 
 // mappings says where the mappings were read and what that left open.

@@ -23,6 +23,9 @@ type Entry struct {
 	Executable bool       // third letter
 	Path       []byte     // as printed; newlines come escaped as \012
 	Resident   size.Bytes // Rss:, 0 in maps
+	Anonymous  size.Bytes // Anonymous:, 0 in maps
+	Huge       size.Bytes // AnonHugePages:, 0 in maps
+	Swapped    size.Bytes // Swap:, 0 in maps
 	PageSize   size.Bytes // KernelPageSize:, 0 in maps
 	Flags      []byte     // VmFlags: without the surrounding blanks
 	HasFlags   bool       // false in maps, and in smaps before Linux 3.8
@@ -99,6 +102,12 @@ func (e *Entry) key(l []byte) (err error) {
 	switch {
 	case l[0] == 'R' && bytes.HasPrefix(l, []byte("Rss:")):
 		e.Resident, err = kB(l[len("Rss:"):])
+	case l[0] == 'A' && bytes.HasPrefix(l, []byte("Anonymous:")):
+		e.Anonymous, err = kB(l[len("Anonymous:"):])
+	case l[0] == 'A' && bytes.HasPrefix(l, []byte("AnonHugePages:")):
+		e.Huge, err = kB(l[len("AnonHugePages:"):])
+	case l[0] == 'S' && bytes.HasPrefix(l, []byte("Swap:")):
+		e.Swapped, err = kB(l[len("Swap:"):])
 	case l[0] == 'K' && bytes.HasPrefix(l, []byte("KernelPageSize:")):
 		e.PageSize, err = kB(l[len("KernelPageSize:"):])
 	case l[0] == 'V' && bytes.HasPrefix(l, []byte("VmFlags:")):
@@ -190,12 +199,17 @@ type Summary struct {
 	LargestMax size.Bytes
 	Noreserve  size.Bytes // private, writable, MAP_NORESERVE
 	Dontfork   size.Bytes // charged, but not copied
+
+	// What a fork shares until it is written to: private anonymous pages, swapped
+	// ones too, of mappings that are copied (neither "dc" nor "wf"); and how much
+	// of them is in huge pages. Only with HasFlags.
+	Shared, Huge size.Bytes
 }
 
 // flagSet is what matters of one distinct VmFlags line.
 type flagSet struct {
-	text                       string
-	ac, dc, nr, wr, sh, ht, dp bool
+	text                           string
+	ac, dc, nr, wr, sh, ht, dp, wf bool
 }
 
 func parseFlags(b []byte) flagSet {
@@ -216,6 +230,8 @@ func parseFlags(b []byte) flagSet {
 			f.ht = true
 		case "dp":
 			f.dp = true
+		case "wf":
+			f.wf = true
 		}
 	}
 	return f
@@ -259,6 +275,10 @@ func Read(r io.Reader) (Summary, error) {
 		if !ok {
 			f = parseFlags(e.Flags)
 			flags[f.text] = f
+		}
+		if !f.dc && !f.wf && !f.sh {
+			s.Shared += e.Anonymous + e.Swapped
+			s.Huge += e.Huge
 		}
 		switch {
 		case f.ac && f.dc:

@@ -120,31 +120,46 @@ func exact(b size.Bytes) string { return strconv.FormatInt(int64(b), 10) + "B" }
 
 // sysctl is a remedy that sets one sysctl of the host.
 func (s search) sysctl(id, key, title, risk string, value, old int64) Remedy {
-	set := fmt.Sprintf("%s = %d", key, value)
 	return Remedy{
 		ID: id, Title: title, Scope: "host", Set: map[string]string{key: strconv.FormatInt(value, 10)},
-		Commands: []string{fmt.Sprintf("sysctl -w %s=%d", key, value)},
-		Persist:  s.sysctlFile(key, set),
-		Undo:     []string{fmt.Sprintf("sysctl -w %s=%d", key, old)},
+		Commands: []string{s.write(key, value)},
+		Persist:  s.sysctlFile(id, key, value),
+		Undo:     []string{s.write(key, old)},
 		Risk:     risk,
 	}
 }
 
+// write is the command that sets a sysctl: where no command can be started, one
+// that the shell has in itself.
+func (s search) write(key string, value int64) string {
+	if s.exhausted {
+		return fmt.Sprintf("echo %d > /proc/sys/%s", value, strings.ReplaceAll(key, ".", "/"))
+	}
+	return fmt.Sprintf("sysctl -w %s=%d", key, value)
+}
+
 // sysctlFile is the file that makes a setting last: one that is read after those
 // that set the same now.
-func (s search) sysctlFile(key, set string) *Persist {
-	name, after := "/etc/sysctl.d/90-overcheck.conf", ""
+func (s search) sysctlFile(id, key string, value int64) *Persist {
+	set := fmt.Sprintf("%s = %d\n", key, value)
+	base := "90-overcheck-" + id + ".conf"
 	for _, b := range s.facts.Host.Boot {
-		same := b.Key == key || strings.HasPrefix(key, "vm.overcommit_") && strings.HasPrefix(b.Key, "vm.overcommit_") && key != "vm.overcommit_memory" && b.Key != "vm.overcommit_memory"
-		switch {
-		case !same:
-		case b.File == "/etc/sysctl.conf": // read last where it is read at all
-			return &Persist{Path: b.File, Content: "# in place of " + b.Key + " = " + b.Value + "\n" + set + "\n"}
-		case path.Base(b.File) > path.Base(name):
-			name, after = "/etc/sysctl.d/zz-overcheck.conf", "# read after "+b.File+", which sets "+b.Key+" = "+b.Value+"\n"
+		limits := []string{"vm.overcommit_ratio", "vm.overcommit_kbytes"} // they zero each other
+		if both := slices.Contains(limits, key) && slices.Contains(limits, b.Key); b.Key != key && !both {
+			continue
+		}
+		if b.File == "/etc/sysctl.conf" { // read last where it is read by itself
+			return &Persist{b.File, set, fmt.Sprintf("sed -i '/^%s = %d$/d' /etc/sysctl.conf", key, value)}
+		}
+		for path.Base(b.File) >= base {
+			base = "z" + base
+			if base[1] != 'z' {
+				base = "zz-overcheck-" + id + ".conf"
+			}
 		}
 	}
-	return &Persist{Path: name, Content: after + set + "\n"}
+	name := "/etc/sysctl.d/" + base
+	return &Persist{name, set, "rm -f " + name}
 }
 
 func (s search) userReserve() candidate {
@@ -180,17 +195,17 @@ func (s search) ratio() candidate {
 func (s search) undoLimit() string {
 	h := s.facts.Host
 	if h.OvercommitKbytes != nil && *h.OvercommitKbytes > 0 {
-		return fmt.Sprintf("sysctl -w vm.overcommit_kbytes=%d", *h.OvercommitKbytes/size.KiB)
+		return s.write("vm.overcommit_kbytes", int64(*h.OvercommitKbytes/size.KiB))
 	}
-	return fmt.Sprintf("sysctl -w vm.overcommit_ratio=%d", h.OvercommitRatio)
+	return s.write("vm.overcommit_ratio", h.OvercommitRatio)
 }
 
 // limitRisk is what a limit of so much besides swap means.
 func (s search) limitRisk(b size.Bytes) string {
-	if ram := s.facts.Host.MemTotal; b > ram {
-		return fmt.Sprintf("The limit then exceeds RAM and swap by %s: if all of it is used, the OOM killer strikes after all.", b-ram)
+	if usable := s.facts.Host.MemTotal - s.facts.Host.Hugetlb; b > usable {
+		return fmt.Sprintf("The limit then exceeds RAM without huge pages, and swap, by %s: if all of it is used, the OOM killer strikes after all.", b-usable)
 	}
-	return "None for memory: the limit stays within RAM and swap."
+	return "Little: the limit stays within RAM and swap; what the kernel itself takes is not charged and not in it."
 }
 
 func (s search) hugePages() candidate {
@@ -199,8 +214,8 @@ func (s search) hugePages() candidate {
 		now := h.HugePagesTotal
 		r := s.sysctl("fewer-huge-pages", "HugePages_Total", fmt.Sprintf("give back %d of the %d reserved huge pages that nobody uses", n, h.HugePagesFree),
 			"What is started later and wants them finds fewer.", now-n, now)
-		r.Commands, r.Undo = []string{fmt.Sprintf("sysctl -w vm.nr_hugepages=%d", now-n)}, []string{fmt.Sprintf("sysctl -w vm.nr_hugepages=%d", now)}
-		r.Persist = s.sysctlFile("vm.nr_hugepages", fmt.Sprintf("vm.nr_hugepages = %d", now-n))
+		r.Commands, r.Undo = []string{s.write("vm.nr_hugepages", now-n)}, []string{s.write("vm.nr_hugepages", now)}
+		r.Persist = s.sysctlFile(r.ID, "vm.nr_hugepages", now-n)
 		return r
 	}}
 }
@@ -214,9 +229,10 @@ func (s search) swap() candidate {
 			ID: "add-swap", Title: fmt.Sprintf("add %s of swap", size.Bytes(n)*size.MiB), Scope: "host",
 			Set: map[string]string{"SwapTotal": exact(s.facts.Host.SwapTotal + usable)},
 			Commands: []string{
+				"[ ! -e " + file + " ]", // another one is not overwritten
 				fmt.Sprintf("dd if=/dev/zero of=%s bs=1M count=%d status=none", file, n), "chmod 600 " + file, "mkswap " + file, "swapon " + file,
 			},
-			Persist: &Persist{"/etc/fstab", file + " none swap sw 0 0\n"},
+			Persist: &Persist{"/etc/fstab", file + " none swap sw 0 0\n", "sed -i '\\|^" + file + " |d' /etc/fstab"},
 			Undo:    []string{"swapoff " + file, "rm " + file},
 			Risk:    "What is swapped out is slow to come back; the file needs a file system that allows swap, and room on it.",
 		}
@@ -241,7 +257,11 @@ func (s search) counter(c kernel.Check) candidate {
 	}
 	key := c.Where
 	now := *c.Limit
-	return candidate{most: math.MaxInt32, make: func(n int64) Remedy {
+	most := int64(0x3fffffff) // kernel/fork.c: MAX_THREADS, FUTEX_TID_MASK
+	if key == "kernel.pid_max" {
+		most = 4194304 // include/linux/threads.h: PID_MAX_LIMIT
+	}
+	return candidate{most: most, make: func(n int64) Remedy {
 		risk := "More tasks take more kernel memory: some 30 KiB each."
 		if key == "kernel.pid_max" {
 			risk = "Programs that keep a process id in 15 bits are confused by larger ones."
@@ -268,11 +288,19 @@ func (s search) nproc() candidate {
 			Set:      map[string]string{"RLIMIT_NPROC": strconv.FormatInt(n, 10)},
 			Commands: []string{fmt.Sprintf("prlimit --pid %d --nproc=%d:%s", p.PID, n, hard(n))},
 			Undo:     []string{fmt.Sprintf("prlimit --pid %d --nproc=%s:%s", p.PID, p.NprocLimit, hard(0))},
-			Persist:  &Persist{"/etc/security/limits.d/90-overcheck.conf", fmt.Sprintf(":%d - nproc %d\n", p.UID, n)},
 			Risk:     "The limit counts all threads of the user, who may then start more of them.",
 		}
-		if unit := placed(p.Cgroup); unit.kind == inSystemd {
-			r.Persist = unit.dropIn("[Service]", fmt.Sprintf("LimitNPROC=%d", n))
+		soft := max(n, 0)
+		switch where := placed(p.Cgroup); {
+		case where.kind == inSystemd && strings.HasSuffix(where.name, ".service"):
+			r.Persist = where.dropIn(r.ID, fmt.Sprintf("LimitNPROC=%d:%s", soft, strings.Replace(hard(n), "unlimited", "infinity", 1)))
+		case where.kind == inDocker:
+			r.Persist = &Persist{"compose.yaml", fmt.Sprintf("    ulimits:\n      nproc: %d\n", soft), ""}
+		case where.kind == inSystemd: // a session: by pam_limits
+			const file = "/etc/security/limits.d/90-overcheck-nproc.conf"
+			r.Persist = &Persist{file, fmt.Sprintf(":%d soft nproc %d\n", p.UID, soft), "rm -f " + file}
+		default:
+			r.Risk += " It holds for the process that runs; where it is started from is not known."
 		}
 		return r
 	}}
@@ -280,52 +308,48 @@ func (s search) nproc() candidate {
 
 // pidsMax leaves room for n more tasks at each level that has less.
 func (s search) pidsMax() candidate {
-	return candidate{most: math.MaxInt32, make: func(n int64) Remedy {
-		var set []string
-		r := Remedy{
-			ID: "pids-max", Scope: "cgroup", Set: map[string]string{}, Commands: []string{}, Undo: []string{},
-			Risk: "The limit bounds a fork bomb; what it is raised by, all services together may come to need.",
-		}
+	const most = 4194305 // kernel/cgroup/pids.c: PIDS_MAX
+	return candidate{most: most, make: func(n int64) Remedy {
+		r := cgroupRemedy("pids-max", "The limit bounds a fork bomb; what it is raised by, all services together may come to need.")
 		for _, g := range s.facts.Process.Pids {
 			if g.Max.Unlimited || g.Max.Value-g.Current >= n {
 				continue
 			}
+			value := strconv.FormatInt(g.Current+n, 10)
 			r.limit(limit{
-				cgroup: g.Path, file: g.LimitFile, property: "TasksMax", docker: "--pids-limit", compose: "pids_limit",
-				pod: "kubelet's podPidsLimit", value: g.Current + n, old: g.Max.Value,
-			}, &set)
+				key: "pids.max", cgroup: g.Path, file: g.LimitFile, property: "TasksMax", docker: "--pids-limit", compose: "pids_limit",
+				pod: "the kubelet's podPidsLimit", value: value, shown: value, old: strconv.FormatInt(g.Max.Value, 10),
+			})
 		}
-		r.Title = "raise " + strings.Join(set, " and ")
-		r.Set["pids.max"] = strings.Join(set, ",")
-		return r.titled("pids.max")
+		return r
 	}}
 }
 
-// memoryMax leaves room for n more pages at each level that has less.
+// memoryMax leaves room for n more pages at each level that has less, with what can
+// be reclaimed there.
 func (s search) memoryMax() candidate {
 	page := int64(s.facts.Host.PageSize)
-	return candidate{most: int64(256 * 1024 * size.GiB / s.facts.Host.PageSize), make: func(n int64) Remedy {
-		var set []string
-		r := Remedy{
-			ID: "memory-max", Scope: "cgroup", Set: map[string]string{}, Commands: []string{}, Undo: []string{},
-			Risk: "What the cgroup may take more, the rest of the host has less.",
-		}
+	return candidate{most: int64(64 * 1024 * size.GiB / s.facts.Host.PageSize), make: func(n int64) Remedy {
+		r := cgroupRemedy("memory-max", "What the cgroup may take more, the rest of the host has less.")
 		for _, g := range s.facts.Process.Memory {
-			if g.Max.Unlimited || g.Max.Value-int64(g.Current) >= n*page {
+			room, limited := g.Room(s.facts.Host)
+			if !limited || int64(room) >= n*page {
 				continue
 			}
-			r.limit(limit{
-				cgroup: g.Path, file: g.LimitFile, property: "MemoryMax", docker: "--memory", compose: "mem_limit", pod: "the container's resources.limits.memory",
-				value: int64(g.Current)/page*page + (n+1)*page, old: g.Max.Value, unit: "B",
-			}, &set)
+			value := (g.Max.Value/page + (n*page-int64(room))/page + 1) * page
+			l := limit{
+				key: "memory.max", cgroup: g.Path, file: g.LimitFile, property: "MemoryMax", docker: "--memory", compose: "mem_limit",
+				pod: "the container's resources.limits.memory", value: strconv.FormatInt(value, 10), unit: "B", shown: size.Bytes(value).String(), old: strconv.FormatInt(g.Max.Value, 10),
+			}
+			if g.V1 && g.SwapMax != nil && !g.SwapMax.Unlimited && g.SwapMax.Value < value {
+				l.memsw = strconv.FormatInt(g.SwapMax.Value, 10) // RAM and swap together: never below
+			}
+			r.limit(l)
 		}
-		r.Set["memory.max"] = strings.Join(set, ",")
-		return r.titled("memory.max")
+		return r
 	}}
 }
 
-// titled says which limits are raised.
-func (r Remedy) titled(key string) Remedy {
-	r.Title = "raise " + key + " of " + strings.ReplaceAll(strings.ReplaceAll(r.Set[key], ",", ", and of "), ":", " to ")
-	return r
+func cgroupRemedy(id, risk string) Remedy {
+	return Remedy{ID: id, Scope: "cgroup", Set: map[string]string{}, Commands: []string{}, Undo: []string{}, Risk: risk}
 }

@@ -57,11 +57,15 @@ func findings(f kernel.Facts, r Report) []Finding {
 	return found
 }
 
-// commitExhausted: in mode 2 not even a small program, of 4 MiB, forks.
+// exhausted reports whether mode 2 is in force and not even a small program, of
+// 4 MiB, could be forked.
+func exhausted(f kernel.Facts) bool {
+	f.Process.WithoutFork, f.Process.Restart = true, false
+	return f.Host.Mode == kernel.Never && f.Admit(kernel.Never).Outcome == kernel.Fails
+}
+
 func commitExhausted(f kernel.Facts, r Report) *Finding {
-	small := f
-	small.Process.WithoutFork, small.Process.Restart = true, false
-	if f.Host.Mode != kernel.Never || small.Admit(kernel.Never).Outcome != kernel.Fails {
+	if !exhausted(f) {
 		return nil
 	}
 	return &Finding{
@@ -197,33 +201,35 @@ func cowMayOOM(f kernel.Facts, r Report) *Finding {
 	if s == nil || s.BreakEven == nil || s.fits() {
 		return nil
 	}
-	where := "the host"
-	if s.Tightest != "host" {
-		where = "the cgroup " + s.Tightest
-	}
 	severity := isWarning
 	if r.Spawn != nil && (r.Spawn.How == WithoutFork || r.Spawn.How == NoneSeen) {
 		severity = isInfo
 	}
 	return &Finding{
-		"cow-may-oom", severity, fmt.Sprintf("copy-on-write may run %s out of memory", where),
+		"cow-may-oom", severity, fmt.Sprintf("copy-on-write may run %s out of memory", s.place()),
 		fmt.Sprintf("%.0f%% of %s may be rewritten while a child lives; %s is available, and %s of swap", *s.BreakEven, s.CowWorst, s.Available, f.Host.SwapFree),
 	}
 }
 
-// smallRatio: what RAM exceeds the limit by can never be charged.
+// smallRatio: what RAM exceeds the limit by can never be charged; reserved huge
+// pages are not charged, and used all the same.
 func smallRatio(f kernel.Facts, _ Report) *Finding {
 	h := f.Host
-	if h.Mode != kernel.Never || h.CommitLimit >= h.MemTotal || h.MeminfoRewritten {
+	usable := h.MemTotal - h.Hugetlb
+	if h.Mode != kernel.Never || h.CommitLimit >= usable || h.MeminfoRewritten {
 		return nil
 	}
 	by := fmt.Sprintf("vm.overcommit_ratio=%d", h.OvercommitRatio)
 	if h.OvercommitKbytes != nil && *h.OvercommitKbytes > 0 {
 		by = fmt.Sprintf("vm.overcommit_kbytes=%d", *h.OvercommitKbytes/size.KiB)
 	}
+	severity := isInfo
+	if h.CommitLimit < usable/4*3 {
+		severity = isWarning
+	}
 	return &Finding{
-		"mode-2-small-ratio", isWarning, fmt.Sprintf("%s of RAM can never be committed in this mode", h.MemTotal-h.CommitLimit),
-		fmt.Sprintf("CommitLimit is %s by %s and %s of swap, RAM is %s", h.CommitLimit, by, h.SwapTotal, h.MemTotal),
+		"mode-2-small-ratio", severity, fmt.Sprintf("%s of RAM can never be committed in this mode", usable-h.CommitLimit),
+		fmt.Sprintf("CommitLimit is %s by %s and %s of swap, RAM without huge pages is %s", h.CommitLimit, by, h.SwapTotal, usable),
 	}
 }
 

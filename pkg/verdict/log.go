@@ -70,7 +70,7 @@ func commitPossible(shell kernel.Facts, processes []kernel.Facts) Possibility {
 		case kernel.Fails:
 			return Possibility{new(true), fmt.Sprintf("in mode %d a fork of %s fails now: 'overcheck %s' has the sum and the remedies", mode, named(f), ask(f))}
 		case kernel.Uncertain:
-			doubt = fmt.Sprintf("in mode %d a fork of %s is uncertain: 'overcheck %s' says why", mode, named(f), ask(f))
+			doubt = fmt.Sprintf("in mode %d a fork of %s may fail, as far as maps tells: 'overcheck %s' says more", mode, named(f), ask(f))
 		}
 	}
 	if doubt != "" {
@@ -99,10 +99,20 @@ func tasksFull(r Report) *Finding {
 
 // checkPossible looks for the first process that a rule finds something of.
 func checkPossible(shell kernel.Facts, processes []kernel.Facts, rule func(Report) *Finding, none, chapter string) Possibility {
+	doubt := ""
 	for _, f := range append([]kernel.Facts{shell}, processes...) {
-		if found := rule(Report{Checks: checks(f)}); found != nil {
+		all := checks(f)
+		if found := rule(Report{Checks: all}); found != nil {
 			return Possibility{new(true), fmt.Sprintf("for %s %s (%s): 'overcheck %s' has the remedy, 'overcheck explain %s' the chapter", named(f), found.Title, found.Detail, ask(f), found.ID)}
 		}
+		for _, c := range all {
+			if c.Outcome == kernel.Uncertain && c.ID != CommitCheck && c.ID != kernel.AfterCommit && doubt == "" {
+				doubt = fmt.Sprintf("%s of %s is uncertain: %s", c.ID, named(f), c.Reason)
+			}
+		}
+	}
+	if doubt != "" {
+		return Possibility{nil, doubt + ". 'overcheck explain " + chapter + "'"}
 	}
 	return Possibility{new(bool), none + ". 'overcheck explain " + chapter + "'"}
 }
@@ -110,7 +120,7 @@ func checkPossible(shell kernel.Facts, processes []kernel.Facts, rule func(Repor
 func memoryPossible(processes []kernel.Facts) Possibility {
 	for _, f := range processes {
 		if s := survival(f); s.BreakEven != nil && !s.fits() {
-			return Possibility{new(true), fmt.Sprintf("after a fork of %s only %.0f%% of its memory may be rewritten before %s runs out: 'overcheck pid %d', 'overcheck explain cow-may-oom'", named(f), *s.BreakEven, s.Tightest, f.Process.PID)}
+			return Possibility{new(true), fmt.Sprintf("after a fork of %s only %.0f%% of its memory may be rewritten before %s runs out: 'overcheck pid %d', 'overcheck explain cow-may-oom'", named(f), *s.BreakEven, s.place(), f.Process.PID)}
 		}
 	}
 	return Possibility{nil, "copy-on-write of each large process alone would fit now; what else was in use then is not known. 'overcheck explain copy-on-write'"}
@@ -128,8 +138,10 @@ func settingPossible(h kernel.Host) Possibility {
 func thpPossible(h kernel.Host) Possibility {
 	on := h.THP == "always"
 	advice := "transparent huge pages are not on for everybody here: the warning is not given now"
-	if on {
+	if release, err := kernel.ParseRelease(h.Release); on && err == nil && release.AtLeast(5, 8) {
 		advice = "they are on; since Linux 5.8 copy-on-write does not copy more for them: 'overcheck explain thp-and-fork'"
+	} else if on {
+		advice = "they are on, and before Linux 5.8 a write after fork copies 2 MiB of them: 'overcheck explain thp-and-fork'"
 	}
 	return Possibility{&on, advice}
 }

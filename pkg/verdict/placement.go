@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/overcheck/overcheck/pkg/kernel"
 )
 
 // Where a cgroup's limits are kept.
@@ -12,61 +15,92 @@ const (
 	inSystemd    = "systemd"
 	inDocker     = "docker"
 	inKubernetes = "kubernetes"
-	inNothing    = ""
+	inNothing    = "" // or by whom is not known
 )
 
 // placement is who manages a cgroup, and by what name.
 type placement struct{ kind, name string }
 
-// placed tells it from a path: systemd's units, Docker's containers
-// (/docker/ID, docker-ID.scope), a pod's.
+// placed tells it from a path. A path is systemd's, the host's, only if all of it
+// is made of units: below another manager (a container's systemd, a user's
+// manager) the names are not the host's.
 func placed(cgroup string) placement {
 	if strings.Contains(cgroup, "kubepods") {
 		return placement{inKubernetes, ""}
 	}
-	base := path.Base(cgroup)
 	id := `[0-9a-f]{64}`
-	if m := regexp.MustCompile(`/docker/(` + id + `)$|/docker-(` + id + `)\.scope$`).FindStringSubmatch(cgroup); m != nil {
+	if m := regexp.MustCompile(`^/docker/(` + id + `)$|/docker-(` + id + `)\.scope$`).FindStringSubmatch(cgroup); m != nil {
 		return placement{inDocker, (m[1] + m[2])[:12]}
 	}
-	for _, suffix := range []string{".service", ".scope", ".slice"} {
-		if strings.HasSuffix(base, suffix) {
-			return placement{inSystemd, base}
+	units := strings.Split(strings.TrimPrefix(cgroup, "/"), "/")
+	for i, unit := range units {
+		last := i == len(units)-1
+		suffix := path.Ext(unit)
+		foreign := strings.HasPrefix(unit, "libpod-") || strings.HasPrefix(unit, "crio-") || strings.HasPrefix(unit, "cri-containerd-")
+		if foreign || !last && suffix != ".slice" || !slices.Contains([]string{".slice", ".service", ".scope"}, suffix) {
+			return placement{inNothing, ""}
 		}
 	}
-	return placement{inNothing, ""}
+	return placement{inSystemd, units[len(units)-1]}
 }
 
-// dropIn is a systemd drop-in with one line.
-func (p placement) dropIn(section, line string) *Persist {
-	if i := strings.LastIndexByte(p.name, '.'); i >= 0 && section == "" {
-		section = map[string]string{"service": "[Service]", "scope": "[Scope]", "slice": "[Slice]"}[p.name[i+1:]]
+// dropIn is a systemd drop-in with one line, named for the remedy; nil for a
+// scope, which is gone when its processes are.
+func (p placement) dropIn(id, line string) *Persist {
+	section := map[string]string{".service": "[Service]", ".slice": "[Slice]"}[path.Ext(p.name)]
+	if section == "" {
+		return nil
 	}
-	return &Persist{Path: "/etc/systemd/system/" + p.name + ".d/90-overcheck.conf", Content: section + "\n" + line + "\n"}
+	name := "/etc/systemd/system/" + p.name + ".d/90-overcheck-" + id + ".conf"
+	return &Persist{name, section + "\n" + line + "\n", "rm -f " + Quote(name)}
 }
 
 // limit is a limit of one cgroup, and what it is called where it is managed.
 type limit struct {
-	cgroup, file, property, docker, compose, pod string
-	value, old                                   int64
-	unit                                         string
+	key, cgroup, file, property, docker, compose, pod string
+	value, unit, shown, old                           string
+	memsw                                             string // of RAM and swap together (v1), which must be raised first; empty: need not
 }
 
 // limit adds what raises one limit of a cgroup to the remedy.
-func (r *Remedy) limit(l limit, set *[]string) {
-	*set = append(*set, fmt.Sprintf("%s:%d%s", l.cgroup, l.value, l.unit))
-	switch where := placed(l.cgroup); where.kind {
-	case inSystemd:
-		r.add(fmt.Sprintf("systemctl set-property --runtime %s %s=%d", Quote(where.name), l.property, l.value),
-			fmt.Sprintf("systemctl set-property --runtime %s %s=%d", Quote(where.name), l.property, l.old))
-		r.Persist = where.dropIn("", fmt.Sprintf("%s=%d", l.property, l.value))
-	case inDocker:
-		r.add(fmt.Sprintf("docker update %s %d %s", l.docker, l.value, where.name), fmt.Sprintf("docker update %s %d %s", l.docker, l.old, where.name))
-		r.Persist = &Persist{"compose.yaml", fmt.Sprintf("    %s: %d\n", l.compose, l.value)}
+func (r *Remedy) limit(l limit) {
+	raise := "raise " + l.key + " of " + l.cgroup + " to " + l.shown
+	if r.Title != "" {
+		raise = r.Title + ", and " + raise
+	}
+	r.Title = raise
+	if set := r.Set[l.key]; set != "" {
+		r.Set[l.key] = set + ","
+	}
+	r.Set[l.key] += kernel.CgroupValue(l.cgroup, l.value+l.unit)
+	switch where := placed(l.cgroup); {
+	case l.file == "":
+		r.Code = true // a cgroup that a what-if made up
+	case where.kind == inSystemd && l.memsw == "":
+		r.add(fmt.Sprintf("systemctl set-property --runtime %s %s=%s", Quote(where.name), l.property, l.value),
+			fmt.Sprintf("systemctl set-property --runtime %s %s=%s", Quote(where.name), l.property, l.old))
+		r.persist(where.dropIn(r.ID, l.property+"="+l.value))
+	case where.kind == inDocker:
+		swap := ""
+		if l.docker == "--memory" {
+			swap = " --memory-swap -1"
+		}
+		r.add(fmt.Sprintf("docker update %s %s%s %s", l.docker, l.value, swap, where.name), fmt.Sprintf("docker update %s %s %s", l.docker, l.old, where.name))
+		r.persist(&Persist{"compose.yaml", fmt.Sprintf("    %s: %s\n", l.compose, l.value), ""})
+		if swap != "" {
+			r.Risk += " The container's swap is then not limited."
+		}
 	default:
-		r.add(fmt.Sprintf("echo %d > %s", l.value, Quote(l.file)), fmt.Sprintf("echo %d > %s", l.old, Quote(l.file)))
+		r.add(fmt.Sprintf("echo %s > %s", l.value, Quote(l.file)), fmt.Sprintf("echo %s > %s", l.old, Quote(l.file)))
+		if l.memsw != "" {
+			both := Quote(strings.Replace(l.file, "memory.limit", "memory.memsw.limit", 1))
+			r.Commands = slices.Insert(r.Commands, len(r.Commands)-1, fmt.Sprintf("echo %s > %s", l.value, both))
+			r.Undo = slices.Insert(r.Undo, 1, fmt.Sprintf("echo %s > %s", l.memsw, both))
+		}
 		if where.kind == inKubernetes {
 			r.Risk += " The kubelet sets it again when the pod starts: to last, it must be set in " + l.pod + "."
+		} else {
+			r.Risk += " It does not last: who makes this cgroup is not known."
 		}
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"sort"
-	"strings"
 
 	"github.com/overcheck/overcheck/pkg/kernel"
 	"github.com/overcheck/overcheck/pkg/size"
@@ -22,14 +20,21 @@ type Remedy struct {
 	Set  map[string]string `json:"set"` // as --set takes it
 	// Commands make the change, and Undo takes it back, a shell command each.
 	Commands []string `json:"commands"`
-	Persist  *Persist `json:"persist"`
-	Undo     []string `json:"undo"`
+	// Persist is the file that makes it last, PersistMore are further ones; nil: it
+	// does not last.
+	Persist     *Persist  `json:"persist"`
+	PersistMore []Persist `json:"persist_more,omitempty"`
+	Undo        []string  `json:"undo"`
 	// Where is where the commands must be run, if not here.
 	Where        string         `json:"where"`
 	VerdictAfter kernel.Outcome `json:"verdict_after"`
 	// AfterRestart is the verdict once the process was started anew; nil: there is
 	// none to restart.
 	AfterRestart *kernel.Outcome `json:"verdict_after_restart"`
+	// SurvivalAfter is whether what may be rewritten after the fork fits then, and
+	// BreakEvenAfter the percentage that does; nil: there is no process.
+	SurvivalAfter  *kernel.Outcome `json:"survival_after"`
+	BreakEvenAfter *float64        `json:"break_even_after_percent"`
 	// Others are the other large processes whose verdict it changes.
 	Others []Other `json:"others"`
 	Risk   string  `json:"risk"`
@@ -37,10 +42,31 @@ type Remedy struct {
 	rank int // smallest change first
 }
 
-// Persist is the file that makes a remedy last, or the part of it to add.
+// Persist is the file that makes a remedy last, or the part of it to add, and the
+// command that takes it away.
 type Persist struct {
 	Path    string `json:"path"`
 	Content string `json:"content"`
+	Undo    string `json:"undo"`
+}
+
+// Persists are all files that make it last.
+func (r Remedy) Persists() []Persist {
+	if r.Persist == nil {
+		return nil
+	}
+	return append([]Persist{*r.Persist}, r.PersistMore...)
+}
+
+// persist adds a file; nil: nothing.
+func (r *Remedy) persist(p *Persist) {
+	switch {
+	case p == nil:
+	case r.Persist == nil:
+		r.Persist = p
+	default:
+		r.PersistMore = append(r.PersistMore, *p)
+	}
 }
 
 // Other is what a remedy does to another process.
@@ -65,26 +91,28 @@ const DefaultMargin = 5.0
 // Where several checks stand in the way, each remedy has a change for every one
 // of them.
 func Remedies(f kernel.Facts, margin float64, others []kernel.Facts) []Remedy {
-	s := search{facts: f, margin: margin / 100, spawn: spawn(f)}
-	var best []Remedy // for each obstacle but the first
-	var first []Remedy
-	for i, c := range s.obstacles() {
+	s := search{facts: f, margin: margin / 100, spawn: spawn(f), exhausted: exhausted(f)}
+	var each [][]Remedy // for each obstacle, the best first
+	for _, c := range s.obstacles() {
 		found := s.against(c)
-		switch {
-		case len(found) == 0:
+		if len(found) == 0 {
 			return []Remedy{}
-		case i == 0:
-			first = found
-		default:
-			best = append(best, found[0])
 		}
+		each = append(each, found)
 	}
 	remedies := []Remedy{}
-	for _, r := range first {
-		for _, more := range best {
-			r = r.and(more)
+	if len(each) == 0 {
+		return remedies
+	}
+	for _, r := range each[0] {
+		after, err := r.apply(f, all)
+		for _, more := range each[1:] {
+			// What stood in the way may not any more.
+			if done, _ := outcome(checks(after)); err == nil && done != kernel.Succeeds {
+				r = r.and(more[0])
+				after, err = r.apply(f, all)
+			}
 		}
-		after, err := r.apply(f, func(string) bool { return true })
 		if err != nil {
 			continue
 		}
@@ -92,6 +120,8 @@ func Remedies(f kernel.Facts, margin float64, others []kernel.Facts) []Remedy {
 			continue
 		}
 		if f.Process.Source != kernel.Assumed {
+			survives := survival(after)
+			r.SurvivalAfter, r.BreakEvenAfter = &survives.Verdict, survives.BreakEven
 			after.Process.Restart = true
 			restarted, _ := outcome(checks(after))
 			r.AfterRestart = &restarted
@@ -103,11 +133,16 @@ func Remedies(f kernel.Facts, margin float64, others []kernel.Facts) []Remedy {
 	return remedies
 }
 
+// all wants every key of a remedy.
+func all(string) bool { return true }
+
 // search looks for remedies for one report.
 type search struct {
 	facts  kernel.Facts
 	margin float64
 	spawn  Spawn
+	// exhausted: no command can be started; builtins of a shell must do.
+	exhausted bool
 }
 
 // obstacles are the checks that do not succeed.
@@ -140,7 +175,7 @@ func (s search) against(c kernel.Check) (found []Remedy) {
 		}
 		n, ok := candidate.smallest(func(n int64) bool {
 			r := candidate.make(n)
-			f, err := r.apply(s.facts, func(string) bool { return true })
+			f, err := r.apply(s.facts, all)
 			return err == nil && turns(f)
 		})
 		if !ok {
@@ -184,12 +219,25 @@ func (s search) turns(id string, f kernel.Facts) bool {
 		case c.Used != nil && c.Limit != nil:
 			need := size.Bytes(*c.Used + 1)
 			return size.Bytes(*c.Limit) >= need+s.share(need)
-		case c.NeedBytes != nil && c.LimitBytes != nil:
-			return *c.LimitBytes >= *c.NeedBytes+s.share(*c.NeedBytes)
+		case c.NeedBytes != nil && c.LimitBytes != nil && *c.LimitBytes < *c.NeedBytes+s.share(*c.NeedBytes):
+			return false
+		case id == kernel.AfterCommit:
+			return cgroupsSurvive(f)
 		}
 		return true
 	}
 	return false
+}
+
+// cgroupsSurvive reports whether no memory cgroup has less room for copy-on-write
+// than it may take, or the host has: to admit a fork that is killed later is none.
+func cgroupsSurvive(f kernel.Facts) bool {
+	limits := f.MemoryLimits()
+	shared, _ := f.Process.Shared()
+	need := min(shared*size.Bytes(f.Process.Living()), limits[0].Available)
+	return f.Process.WithoutFork || !slices.ContainsFunc(limits, func(l kernel.MemoryLimit) bool {
+		return l.Effect == kernel.CgroupOOM && l.Available < need
+	})
 }
 
 // share is the margin of a need.
@@ -205,8 +253,18 @@ type candidate struct {
 }
 
 func (c candidate) smallest(works func(int64) bool) (n int64, ok bool) {
-	n = int64(sort.Search(int(c.most), func(n int) bool { return works(int64(n)) }))
-	return n, n < c.most || works(n)
+	if !works(c.most) {
+		return 0, false
+	}
+	low, high := int64(-1), c.most // low does not work, high does
+	for high-low > 1 {
+		if middle := low + (high-low)/2; works(middle) {
+			high = middle
+		} else {
+			low = middle
+		}
+	}
+	return high, true
 }
 
 // one is a candidate without a number.
@@ -242,13 +300,9 @@ func (r Remedy) and(more Remedy) Remedy {
 	both.Commands = slices.Concat(r.Commands, more.Commands)
 	both.Undo = slices.Concat(more.Undo, r.Undo)
 	both.Risk = r.Risk + " " + more.Risk
-	switch {
-	case r.Persist == nil:
-		both.Persist = more.Persist
-	case more.Persist != nil && more.Persist.Path == r.Persist.Path:
-		both.Persist = &Persist{r.Persist.Path, r.Persist.Content + more.Persist.Content}
-	case more.Persist != nil:
-		both.Risk += " It lasts only with " + more.Persist.Path + " as well: " + strings.TrimSpace(more.Persist.Content) + "."
+	both.PersistMore = slices.Clone(r.PersistMore)
+	for _, p := range more.Persists() {
+		both.persist(&p)
 	}
 	return both
 }

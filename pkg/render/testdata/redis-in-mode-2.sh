@@ -2,9 +2,11 @@
 # redis-server (pid 4127): fork FAILS with ENOMEM, succeeds in modes 0 and 1
 # Remedy overcommit-kbytes: raise CommitLimit to 4.34 GiB by
 # vm.overcommit_kbytes.
-# Risk: None for memory: the limit stays within RAM and swap.
+# Risk: Little: the limit stays within RAM and swap; what the kernel itself
+# takes is not charged and not in it.
 # To undo:
 #   sysctl -w vm.overcommit_kbytes=4194304
+#   rm -f /etc/sysctl.d/zz-overcheck-overcommit-kbytes.conf   # if it was made to last
 set -eu
 check() { "${OVERCHECK:-overcheck}" pid 4127 >/dev/null; }
 [ "$(cat /proc/4127/comm)" = redis-server ] || { echo "that process is gone: nothing is changed" >&2; exit 2; }
@@ -21,11 +23,8 @@ sysctl -w vm.overcommit_kbytes=4546956
 
 # To last over a restart: PERSIST=yes
 if [ "${PERSIST:-no}" = yes ]; then
-	mkdir -p "$(dirname /etc/sysctl.d/zz-overcheck.conf)"
-	cat >/etc/sysctl.d/zz-overcheck.conf <<'END'
-# read after /etc/sysctl.d/99-site.conf, which sets vm.overcommit_kbytes = 4194304
-vm.overcommit_kbytes = 4546956
-END
+	mkdir -p "$(dirname /etc/sysctl.d/zz-overcheck-overcommit-kbytes.conf)"
+	printf '%s\n' 'vm.overcommit_kbytes = 4546956' >/etc/sysctl.d/zz-overcheck-overcommit-kbytes.conf
 fi
 
 check || { echo "fork still does not succeed: see the top of this script to undo" >&2; exit 1; }

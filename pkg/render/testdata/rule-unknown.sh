@@ -6,6 +6,7 @@
 # To undo:
 #   swapoff /var/swap-overcheck
 #   rm /var/swap-overcheck
+#   sed -i '\|^/var/swap-overcheck |d' /etc/fstab   # if it was made to last
 set -eu
 check() { "${OVERCHECK:-overcheck}" pid 4127 >/dev/null; }
 [ "$(cat /proc/4127/comm)" = redis-server ] || { echo "that process is gone: nothing is changed" >&2; exit 2; }
@@ -18,6 +19,7 @@ elif [ $? -ne 1 ]; then
 	exit 2
 fi
 
+[ ! -e /var/swap-overcheck ]
 dd if=/dev/zero of=/var/swap-overcheck bs=1M count=127 status=none
 chmod 600 /var/swap-overcheck
 mkswap /var/swap-overcheck
@@ -26,9 +28,7 @@ swapon /var/swap-overcheck
 # To last over a restart: PERSIST=yes
 if [ "${PERSIST:-no}" = yes ]; then
 	mkdir -p "$(dirname /etc/fstab)"
-	cat >>/etc/fstab <<'END'
-/var/swap-overcheck none swap sw 0 0
-END
+	printf '%s\n' '/var/swap-overcheck none swap sw 0 0' >>/etc/fstab
 fi
 
 check || { echo "fork still does not succeed: see the top of this script to undo" >&2; exit 1; }

@@ -4,7 +4,9 @@
 // Each argument is one operation, NAME=BYTES (many=COUNT). When all are done it prints
 // "ready". Then it takes orders on standard input, a line each, and answers with
 // an error number, 0 for none: "fork 0", "exec 0" to start a program by os/exec,
-// "touch N" to map and write N bytes, or "nproc N" to set its RLIMIT_NPROC.
+// "touch N" to map and write N bytes, or "nproc N" to set its RLIMIT_NPROC. "pages N"
+// and "hugepages N" make memory of which, while the child of "forkhold 0" lives
+// until "release 0", "rewrite N" writes the first N bytes again.
 package main
 
 import (
@@ -58,6 +60,16 @@ func main() {
 			errno = setNproc(n)
 		case "touch":
 			errors.As(touched(uintptr(n), rw), &errno)
+		case "pages":
+			errors.As(pages.make(uintptr(n), unix.MADV_NOHUGEPAGE), &errno)
+		case "hugepages":
+			errors.As(pages.make(uintptr(n), unix.MADV_HUGEPAGE), &errno)
+		case "forkhold":
+			errno = pages.forkHold()
+		case "rewrite":
+			pages.rewrite(uintptr(n))
+		case "release":
+			errno = pages.release()
 		}
 		fmt.Println(int(errno))
 	}
@@ -252,6 +264,61 @@ func setNproc(n uint64) unix.Errno {
 	limit.Cur = n
 	_, _, errno := unix.RawSyscall(unix.SYS_SETRLIMIT, unix.RLIMIT_NPROC, uintptr(unsafe.Pointer(&limit)), 0)
 	return errno
+}
+
+// held is memory that is shared with a child.
+type held struct {
+	memory []byte
+	child  int
+}
+
+var pages held
+
+func (h *held) make(n uintptr, advice int) error {
+	p, err := mmap(n, rw, anon, -1)
+	if err != nil {
+		return err
+	}
+	h.memory = unsafe.Slice((*byte)(p), n)
+	if err := unix.Madvise(h.memory, advice); err != nil {
+		return err
+	}
+	h.rewrite(n)
+	return nil
+}
+
+func (h *held) rewrite(n uintptr) {
+	for i := uintptr(0); i < n; i += 4096 {
+		h.memory[i]++
+	}
+}
+
+// forkHold leaves a child that waits to be killed.
+func (h *held) forkHold() unix.Errno {
+	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno == 0 && pid == 0 {
+		// It ends with its parent, and does not hold up who reads from that.
+		unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
+		unix.RawSyscall(unix.SYS_CLOSE, 0, 0, 0)
+		unix.RawSyscall(unix.SYS_CLOSE, 1, 0, 0)
+		unix.RawSyscall(unix.SYS_CLOSE, 2, 0, 0)
+		for {
+			unix.RawSyscall(unix.SYS_PAUSE, 0, 0, 0)
+		}
+	}
+	h.child = int(pid)
+	return errno
+}
+
+// release ends the child; ESRCH: it was killed before.
+func (h *held) release() unix.Errno {
+	var status unix.WaitStatus
+	if pid, _ := unix.Wait4(h.child, &status, unix.WNOHANG, nil); pid == h.child {
+		return unix.ESRCH
+	}
+	_ = unix.Kill(h.child, unix.SIGKILL)
+	_, _ = unix.Wait4(h.child, &status, 0, nil)
+	return 0
 }
 
 // fork is fork(2) without the C library: the child ends at once.
