@@ -105,3 +105,29 @@ func BenchmarkExplain(b *testing.B) {
 	}
 	b.ReportMetric(float64(info.Size())/float64(size.MiB), "MiB-binary")
 }
+
+// BenchmarkPause: the pause that pid --calibrate estimates, as a multiple of what
+// fork() then takes.
+func BenchmarkPause(b *testing.B) {
+	overcheck := build(b, ".")
+	for _, order := range []string{"pages", "hugepages"} {
+		for _, memory := range []size.Bytes{size.GiB / 4, size.GiB, 4 * size.GiB} {
+			b.Run(fmt.Sprintf("%s/%s", order, memory), func(b *testing.B) {
+				v := startVictim(b, build(b, "./testdata/victim"), nil, "anon=4096")
+				b.Cleanup(v.stop)
+				if errno := v.tell(order, int(memory)); errno != 0 {
+					b.Fatal(errno)
+				}
+				var ratios []float64
+				for b.Loop() {
+					estimate := v.judge(overcheck, "--calibrate", "--mappings", "smaps").Survival.Pause
+					ratios = append(ratios, estimate*1000/float64(v.tell("forktime", 0)))
+				}
+				slices.Sort(ratios)
+				b.ReportMetric(ratios[0], "least-x-of-fork")
+				b.ReportMetric(ratios[len(ratios)/2], "x-of-fork")
+				b.ReportMetric(ratios[len(ratios)-1], "most-x-of-fork")
+			})
+		}
+	}
+}

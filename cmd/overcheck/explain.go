@@ -38,7 +38,7 @@ is charged 4 MiB. 'overcheck pid' judges a real process.
 With the name of a finding or a concept it prints that chapter of the manual:
 --list has them all. With --log it recognises the lines of a log that tell of a
 refused fork, or of what came of one, says what each means, and whether it can
-happen on this host now.`,
+happen on this host now: the exit code is then 1 if one of them can, or may.`,
 		Example: `  overcheck explain
   overcheck explain --set vm.overcommit_memory=2
   overcheck explain commit-limit-too-low

@@ -40,7 +40,8 @@ func explainLog(s streams, o explainOptions, p settings, f kernel.Facts) error {
 	bad := false
 	lines, err := loglines.Scan(in, func(m loglines.Match) {
 		e := here.Explain(m)
-		bad = bad || e.PossibleHere == nil || *e.PossibleHere
+		warning := m.Cause == loglines.Setting || m.Cause == loglines.THP
+		bad = bad || !warning && (e.PossibleHere == nil || *e.PossibleHere)
 		w.Match(e)
 	})
 	if err := errors.Join(err, w.Close(lines)); err != nil {

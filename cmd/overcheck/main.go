@@ -94,8 +94,8 @@ func newRoot(s streams) *cobra.Command {
 vm.overcommit_memory, with the kernel's own arithmetic for the kernel that runs,
 and whether the copy-on-write that follows will fit.
 
-Nothing on the host is changed, and nothing is forked: explain and pid only read,
-verify maps memory of its own for a moment.
+Nothing on the host is changed and none of its processes forked: explain and pid
+only read, verify maps memory of its own for a moment.
 
 Exit codes: 0 the answer is good, 1 it was checked and is not good (fails or
 uncertain), 2 it could not be checked.`,

@@ -222,7 +222,7 @@ func (v *victim) verify(bin string) (got verdict.Verification) {
 	args := []string{"verify", strconv.Itoa(v.cmd.Process.Pid), "--allow-transient-charge", "-o", "json"}
 	out, err := exec.Command(bin, args...).Output()
 	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != exitBad) {
-		v.t.Fatalf("overcheck %q: %v\n%s", args, err, exit.Stderr)
+		v.t.Fatalf("overcheck %q: %v\n%s", args, err, out)
 	}
 	if err := json.Unmarshal(out, &got); err != nil {
 		v.t.Fatalf("overcheck %q: %v\n%s", args, err, out)

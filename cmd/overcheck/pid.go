@@ -43,6 +43,12 @@ that start others without fork (vfork, posix_spawn) are not charged for it: a
 finding says so where the executable and its libraries tell, but the verdict and
 the exit code are about fork().
 
+Where the verdict is not good, remedies follow: changes that the model has
+judged, with the smallest value that works. Nothing is changed; -o shell writes
+one as a script. survival says what may be rewritten while a child lives before
+the host or a memory cgroup is out of memory; --fail-on makes the exit code's
+business of it.
+
 Reading a process's smaps holds up its memory mapping for about 10 ms per GiB
 resident. So by default maps is read first, which costs nothing, and smaps only
 where the process is small (up to 1 GiB resident), where the bounds from maps
@@ -52,7 +58,9 @@ mode. --mappings smaps always reads it, --mappings maps never.`,
   overcheck pid --name '^redis'
   overcheck pid --unit postgresql@15-main.service
   overcheck pid 4127 --mappings smaps -o json
-  overcheck pid 4127 --set grow=12GiB --set restart=true`,
+  overcheck pid 4127 --set grow=12GiB --set restart=true
+  overcheck pid 4127 -o shell > remedy.sh
+  overcheck pid 4127 --write-rate 50MiB/s --child-time 120s --fail-on both`,
 		RunE: func(c *cobra.Command, args []string) error {
 			for _, name := range []string{"name", "pidfile", "unit", "cgroup"} {
 				if f := c.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
@@ -158,7 +166,11 @@ func (o pidOptions) expected() (*size.Bytes, error) {
 	case o.cowObserved != "" && (o.writeRate != "" || o.childTime != 0):
 		return nil, errors.New("--cow-observed and --write-rate both say what is rewritten: give one")
 	case o.cowObserved != "":
-		b, err := size.Parse(o.cowObserved)
+		text := o.cowObserved
+		if _, err := strconv.ParseInt(text, 10, 64); err == nil {
+			text += "B" // as Redis gives it
+		}
+		b, err := size.Parse(text)
 		if err != nil || b < 0 {
 			return nil, fmt.Errorf("--cow-observed: %q: want a size such as 736MiB", o.cowObserved)
 		}
@@ -267,7 +279,7 @@ func (o pidOptions) pids(c *collect.Collector, args []string) (pids []target, er
 		match             func() (matcher, error)
 	}{
 		{"--name", o.name, "it is matched against /proc/PID/comm: 15 characters, no path", o.byName},
-		{"--unit", o.unit, "a unit's name ends in .service, .scope or .slice", o.byUnit},
+		{"--unit", o.unit, "a unit's name ends in .service, .scope or .slice; 'systemctl status' shows whether it runs", o.byUnit},
 		{"--cgroup", o.cgroup, "the path is as in /proc/PID/cgroup, without /sys/fs/cgroup", o.byCgroup},
 	} {
 		if search.value == "" {

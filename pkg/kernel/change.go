@@ -248,6 +248,9 @@ func grow(f *Facts, b size.Bytes) {
 	if p.RSSAnon != nil {
 		p.RSSAnon = new(*p.RSSAnon + more)
 	}
+	if p.Cow != nil {
+		p.Cow = new(*p.Cow + more)
+	}
 	p.PageTables += more / f.Host.PageSize * 8
 	f.Host.addFree(-more)
 	groups := append([]MemoryCgroup(nil), p.Memory...)

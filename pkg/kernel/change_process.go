@@ -50,6 +50,9 @@ func unescaped() *strings.Replacer { return strings.NewReplacer(`\134`, `\`, `\0
 
 func parseMemoryMax(s string) (Change, error) {
 	return parseLevels(s, func(text string) (int64, error) {
+		if _, err := strconv.ParseInt(text, 10, 64); err == nil {
+			text += "B" // as the file takes it
+		}
 		b, err := size.Parse(text)
 		if err == nil && (b < 0 || b > limitless) {
 			err = fmt.Errorf("size %q: out of range", text)

@@ -73,7 +73,7 @@ func (f Facts) nproc() Check {
 	switch {
 	case p.NprocLimit == nil:
 		return c.doubt("the limit could not be read")
-	case ancestors && nested && !p.NprocLimit.Unlimited && p.UIDTasksMin != nil && *p.UIDTasksMin+1 > p.NprocLimit.Value:
+	case ancestors && nested && !p.NprocLimit.Unlimited && p.UIDTasksMin != nil && *p.UIDTasksMin+p.Living() > p.NprocLimit.Value:
 		// below: the process's own limit decides already
 	case ancestors && nested:
 		return c.doubt("the process may be in a user namespace, whose creator's limit counts as well and cannot be read")
@@ -86,13 +86,13 @@ func (f Facts) nproc() Check {
 		return c.doubt("the tasks of this uid could not be counted")
 	}
 	switch limit := *c.Limit; {
-	case *p.UIDTasksMin+1 > limit && p.NprocExempt == nil:
+	case *p.UIDTasksMin+p.Living() > limit && p.NprocExempt == nil:
 		return c.doubt("the limit is reached, and whether the process is exempt is not known")
-	case *p.UIDTasksMin+1 > limit:
+	case *p.UIDTasksMin+p.Living() > limit:
 		return c.fail(EAGAIN, "this user has as many tasks (threads count) as it may")
 	case p.UIDTasksMax == nil:
 		return c.doubt("not all tasks of this uid can be seen from here")
-	case *p.UIDTasksMax+1 > limit:
+	case *p.UIDTasksMax+p.Living() > limit:
 		c.Used = p.UIDTasksMax
 		return c.doubt("some of these tasks may belong to another user namespace and not count")
 	}
@@ -110,9 +110,9 @@ func (f Facts) threadsMax() Check {
 		return c.doubt("lxcfs shows this container's threads; the kernel counts the host's: run on the host")
 	case h.Threads == nil || h.ThreadsMax == nil:
 		return c.doubt("kernel.threads-max or /proc/loadavg could not be read")
-	case *h.Threads-h.OwnThreads >= *h.ThreadsMax:
+	case *h.Threads-h.OwnThreads+f.Process.Living()-1 >= *h.ThreadsMax:
 		return c.fail(EAGAIN, "the host has as many threads as it may")
-	case *h.Threads >= *h.ThreadsMax:
+	case *h.Threads+f.Process.Living()-1 >= *h.ThreadsMax:
 		return c.doubt(ownReason)
 	}
 	return c.pass("")
@@ -140,7 +140,7 @@ func (f Facts) memoryCgroup() Check {
 	if p.WithoutFork {
 		return c.pass("no fork: no page tables are copied")
 	}
-	need := p.PageTables + forkOverhead + size.Bytes(p.MappingCount)*vmaSize
+	need := (p.PageTables + forkOverhead + size.Bytes(p.MappingCount)*vmaSize) * size.Bytes(p.Living())
 	c = c.pass("unlimited")
 	c.NeedBytes = &need
 	for _, g := range p.Memory {
@@ -229,13 +229,15 @@ func (g MemoryCgroup) Room(h Host) (room size.Bytes, limited bool) {
 	return g.free() + g.File + g.SlabReclaimable + g.swapRoom(h), true
 }
 
-// swapRoom is how much of the cgroup could move to swap.
+// swapRoom is how much of the cgroup could move to swap: what is free of it, less a
+// sixteenth, for a page that was swapped in again keeps its slot for a while. Near
+// the limit not all of it was to be had, on Linux 7.3 with four CPUs.
 func (g MemoryCgroup) swapRoom(h Host) size.Bytes {
 	room := h.SwapFree
 	if g.SwapMax != nil && !g.SwapMax.Unlimited {
 		room = min(room, size.Bytes(g.SwapMax.Value)-g.SwapCurrent)
 	}
-	return max(room, 0)
+	return max(room-room/16, 0)
 }
 
 // reservedPids is RESERVED_PIDS (kernel/pid.c): ids below it are not used again
@@ -302,9 +304,9 @@ func (f Facts) pidsCgroup() Check {
 		}
 	}
 	switch {
-	case c.Limit != nil && *c.Used-own+1 > *c.Limit:
+	case c.Limit != nil && *c.Used-own+p.Living() > *c.Limit:
 		return c.fail(EAGAIN, "the cgroup has as many tasks as it may")
-	case c.Limit != nil && *c.Used+1 > *c.Limit:
+	case c.Limit != nil && *c.Used+p.Living() > *c.Limit:
 		return c.doubt(ownReason)
 	case p.PidsUnseen != "":
 		return c.doubt(p.PidsUnseen)

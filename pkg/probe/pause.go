@@ -17,8 +17,9 @@ const calibrated = 256 * size.MiB
 
 // PausePerGiB measures how long fork takes on this host, in ms per GiB of memory
 // in 4 KiB pages: overcheck maps 256 MiB of its own, writes to each page, and
-// forks children that exit at once. It refuses where less than four times that is
-// available. All is given back before it returns.
+// forks children that exit at once. (In huge pages so little memory takes less
+// than what a fork takes anyway.) It refuses where less than four times that is
+// free. All is given back before it returns.
 func PausePerGiB() (ms float64, err error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {

@@ -53,7 +53,10 @@ func (t *text) remedies(r verdict.Report) {
 			t.details(*m)
 		}
 	}
-	if len(r.Remedies) > 1 {
+	switch {
+	case len(r.Assumed) > 0:
+		t.wrapped("  ", "These are for the world that is assumed: what undoes them leads back to that one.")
+	case len(r.Remedies) > 1:
 		t.wrapped("  ", "--remedy ID shows another's commands; -o shell writes them as a script, -o markdown as a step of a runbook.")
 	}
 }
@@ -116,7 +119,11 @@ func Shell(id string) Format {
 		var b bytes.Buffer
 		b.WriteString("#!/bin/sh\n# " + headline(r) + "\n")
 		if r.Verdict == kernel.Succeeds {
-			b.WriteString("# Nothing needs to be done.\n")
+			if s := r.Survival; s != nil && s.Verdict != kernel.Succeeds {
+				comment(&b, fmt.Sprintf("Survival: %s. There is no script for that: see 'overcheck explain cow-may-oom'.", s.Verdict))
+			} else {
+				b.WriteString("# Nothing needs to be done.\n")
+			}
 			_, err := w.Write(b.Bytes())
 			return err
 		}

@@ -24,6 +24,12 @@ import (
 func Text(colored bool, remedy string) Format {
 	return func(w io.Writer, reports []verdict.Report, _ bool) error {
 		t := text{styles: newStyles(colored), remedy: remedy}
+		if len(reports) > 1 { // an overview
+			for _, r := range reports {
+				t.line("%s", t.outcome(r.Verdict, headline(r), 0))
+			}
+			t.line("")
+		}
 		for i, r := range reports {
 			if i > 0 {
 				t.line("")
@@ -198,6 +204,9 @@ func headline(r verdict.Report) string {
 		s += " FAILS: it would be killed"
 	default:
 		s += " FAILS with " + string(*r.Errno)
+	}
+	if v := r.Survival; r.Verdict == kernel.Succeeds && v != nil && v.Verdict == kernel.Fails {
+		return s + ", but survival FAILS"
 	}
 	now := r.Current().Outcome
 	if w := r.Spawn; now != kernel.Succeeds && w != nil && w.How == verdict.WithoutFork && *w.Verdict == kernel.Succeeds {
@@ -426,7 +435,7 @@ func (t *text) survival(s verdict.Survival) {
 	if s.PauseRange[1] < 1 {
 		pause = "less than 1 ms"
 	}
-	t.wrapped("  ", fmt.Sprintf("The fork copies up to %s of page tables: a pause of %s (%s). Each page that is then written to costs a fault and a copy.", s.PageTables, pause, s.PauseSource))
+	t.wrapped("  ", fmt.Sprintf("The fork copies up to %s of page tables: a pause of %s (%s). Each page that is then written to costs a fault and a copy.", s.PageTables/size.Bytes(s.Children), pause, s.PauseSource))
 }
 
 func living(children int64) string {

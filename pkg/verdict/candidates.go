@@ -24,7 +24,9 @@ func (s search) forCommit() (all []candidate) {
 			all = append(all, s.withoutFork())
 		}
 		all = append(all, s.forMappings()...)
-		all = append(all, s.shrink())
+		if f.Process.MayBeCharged == 0 && f.Process.LargestMax <= f.Process.ChargeMax {
+			all = append(all, s.shrink())
+		}
 	}
 	if f.Host.UserReserve != nil {
 		all = append(all, s.userReserve())
@@ -229,8 +231,8 @@ func (s search) swap() candidate {
 			ID: "add-swap", Title: fmt.Sprintf("add %s of swap", size.Bytes(n)*size.MiB), Scope: "host",
 			Set: map[string]string{"SwapTotal": exact(s.facts.Host.SwapTotal + usable)},
 			Commands: []string{
-				"[ ! -e " + file + " ]", // another one is not overwritten
-				fmt.Sprintf("dd if=/dev/zero of=%s bs=1M count=%d status=none", file, n), "chmod 600 " + file, "mkswap " + file, "swapon " + file,
+				// excl: another file of that name is not overwritten.
+				fmt.Sprintf("dd if=/dev/zero of=%s bs=1M count=%d conv=excl status=none", file, n), "chmod 600 " + file, "mkswap " + file, "swapon " + file,
 			},
 			Persist: &Persist{"/etc/fstab", file + " none swap sw 0 0\n", "sed -i '\\|^" + file + " |d' /etc/fstab"},
 			Undo:    []string{"swapoff " + file, "rm " + file},

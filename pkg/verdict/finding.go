@@ -70,8 +70,18 @@ func commitExhausted(f kernel.Facts, r Report) *Finding {
 	}
 	return &Finding{
 		"commit-exhausted", isError, "nothing can be forked: the commit limit is used up",
-		fmt.Sprintf("%s is committed of %s: not even a shell of 4 MiB could fork. One that runs can still use its builtins and exec", f.Host.Committed(), r.Current().Limit),
+		fmt.Sprintf("%s is committed of %s: not even a shell of 4 MiB could fork. One that runs can still use its builtins and exec", term(r.Current(), "committed now"), r.Current().Limit),
 	}
+}
+
+// term is one summand of an admission.
+func term(a kernel.Admission, name string) size.Bytes {
+	for _, t := range a.Terms {
+		if t.Name == name {
+			return t.Bytes
+		}
+	}
+	return 0
 }
 
 // commitLimitTooLow: in mode 2 this fork is refused, or may be; a small one would
@@ -81,7 +91,7 @@ func commitLimitTooLow(f kernel.Facts, r Report) *Finding {
 	if f.Host.Mode != kernel.Never || a.Outcome == kernel.Succeeds || a.Headroom == nil || commitExhausted(f, r) != nil {
 		return nil
 	}
-	detail := fmt.Sprintf("the fork is charged %s and %s is needed in all, of a CommitLimit of %s", f.Process.Charge, a.Need, a.Limit)
+	detail := fmt.Sprintf("the fork is charged %s and %s is needed in all, of a CommitLimit of %s", term(a, "this fork"), a.Need, a.Limit)
 	if a.Outcome == kernel.Uncertain {
 		return &Finding{"commit-limit-too-low", isWarning, "the commit limit may be too low for this fork", detail + ". Uncertain: " + a.Reason}
 	}
@@ -155,32 +165,32 @@ func cgroupKill(_ kernel.Facts, r Report) *Finding {
 	}
 }
 
-// near says that a count has come near its limit: nine tenths.
-func near(id, title string, c kernel.Check) *Finding {
-	if c.Used == nil || c.Limit == nil || *c.Used+1 <= *c.Limit-*c.Limit/10 {
+// near says that a count has reached its limit, or nine tenths of it.
+func near(id, who string, c kernel.Check) *Finding {
+	if c.Used == nil || c.Limit == nil || c.Outcome != kernel.Fails && *c.Used+1 <= *c.Limit-*c.Limit/10 {
 		return nil
 	}
-	severity := isWarning
+	severity, title := isWarning, who+" nearly as many as may be"
 	if c.Outcome == kernel.Fails {
-		severity = isError
+		severity, title = isError, who+" as many as may be"
 	}
 	return &Finding{id, severity, title, fmt.Sprintf("%d of %d, %s", *c.Used, *c.Limit, c.Where)}
 }
 
 func pidsNear(_ kernel.Facts, r Report) *Finding {
-	return near("pids-limit-near", "the cgroup has nearly as many tasks as it may", r.check("pids-cgroup"))
+	return near("pids-limit-near", "the cgroup has tasks,", r.check("pids-cgroup"))
 }
 
 func nprocNear(_ kernel.Facts, r Report) *Finding {
-	return near("nproc-near", "the user has nearly as many tasks as RLIMIT_NPROC allows", r.check("rlimit-nproc"))
+	return near("nproc-near", "the user has tasks,", r.check("rlimit-nproc"))
 }
 
 func threadsNear(_ kernel.Facts, r Report) *Finding {
-	return near("threads-max-near", "the host has nearly as many threads as it may", r.check("threads-max"))
+	return near("threads-max-near", "the host has threads,", r.check("threads-max"))
 }
 
 func pidMaxNear(_ kernel.Facts, r Report) *Finding {
-	return near("pid-max-near", "process ids are nearly used up", r.check("pid-max"))
+	return near("pid-max-near", "process ids are in use,", r.check("pid-max"))
 }
 
 // mapCountNear: fork does not test vm.max_map_count, mmap and mprotect do.
@@ -202,6 +212,9 @@ func cowMayOOM(f kernel.Facts, r Report) *Finding {
 		return nil
 	}
 	severity := isWarning
+	if s.Verdict == kernel.Fails {
+		severity = isError
+	}
 	if r.Spawn != nil && (r.Spawn.How == WithoutFork || r.Spawn.How == NoneSeen) {
 		severity = isInfo
 	}
@@ -312,7 +325,7 @@ func neighboursConflict(f kernel.Facts, _ Report) *Finding {
 // noreserveNotCharged: most of the process is not charged at all.
 func noreserveNotCharged(f kernel.Facts, _ Report) *Finding {
 	p := f.Process
-	if p.Noreserve == nil || *p.Noreserve < 64*size.MiB || *p.Noreserve < p.Charge {
+	if p.Restart || p.MayBeCharged > 0 || p.Noreserve == nil || *p.Noreserve < 64*size.MiB || *p.Noreserve < p.Charge {
 		return nil
 	}
 	redis := ""

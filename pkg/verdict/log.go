@@ -2,6 +2,8 @@ package verdict
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/overcheck/overcheck/pkg/kernel"
 	"github.com/overcheck/overcheck/pkg/loglines"
@@ -22,8 +24,12 @@ type Explained struct {
 	Advice       string `json:"advice"`
 }
 
-// Here is what can happen on a host now, by the cause that a line tells of.
-type Here map[loglines.Cause]Possibility
+// Here is a host, of which lines of a log are explained.
+type Here struct {
+	shell     kernel.Facts
+	processes []kernel.Facts
+	known     map[string]Possibility // by cause and whom the line names
+}
 
 // Possibility is whether, why, and what to do.
 type Possibility struct {
@@ -33,20 +39,83 @@ type Possibility struct {
 
 // PossibleHere judges the forks of a small shell and of the host's processes.
 func PossibleHere(shell kernel.Facts, processes []kernel.Facts) Here {
-	return Here{
-		loglines.Commit:  commitPossible(shell, processes),
-		loglines.Tasks:   checkPossible(shell, processes, tasksFull, "no limit on tasks is reached now: one may have been, when more of them ran", "pids-limit-near"),
-		loglines.Memory:  memoryPossible(processes),
-		loglines.Setting: settingPossible(shell.Host),
-		loglines.THP:     thpPossible(shell.Host),
-		loglines.Unknown: {Advice: "ask 'overcheck pid' of the process, and see 'overcheck explain fork'"},
-	}
+	return Here{shell, processes, map[string]Possibility{}}
 }
 
-// Explain adds to a line what its cause may do here.
+// Explain adds to a line what its cause may do here: to whom it names, if that
+// lives; else to any process.
 func (h Here) Explain(m loglines.Match) Explained {
-	p := h[m.Cause]
+	if p, decided := h.request(m); decided {
+		return Explained{Match: m, PossibleHere: p.Possible, Advice: p.Advice}
+	}
+	of, who := h.meant(m)
+	key := string(m.Cause) + " " + m.Kind + " " + who
+	p, known := h.known[key]
+	if !known {
+		p = h.judge(m, of)
+		if len(h.known) < 1000 { // a log may name any number of processes
+			h.known[key] = p
+		}
+	}
 	return Explained{Match: m, PossibleHere: p.Possible, Advice: p.Advice}
+}
+
+// request judges a line that tells of one request for memory, not of a fork.
+func (h Here) request(m loglines.Match) (p Possibility, decided bool) {
+	if !slices.Contains([]string{"kernel-commit-refused", "memory-refused", "jvm-memory"}, m.Kind) || h.shell.Host.Mode != kernel.Heuristic {
+		return p, false
+	}
+	most := h.shell.Admit(kernel.Heuristic).LargestFork
+	switch {
+	case most == nil:
+		return p, false
+	case m.Bytes == nil:
+		return Possibility{nil, fmt.Sprintf("mode 0 refuses a single request beyond %s: whether this was one, or another mode was in force, the line does not say", most)}, true
+	case *m.Bytes > *most:
+		return Possibility{new(true), fmt.Sprintf("mode 0 refuses a single request beyond %s, as this one of %s: 'overcheck explain mode-0'", most, m.Bytes)}, true
+	}
+	return Possibility{new(bool), fmt.Sprintf("mode 0 admits a request of %s (up to %s): another mode was in force then, or the host had less RAM or swap", m.Bytes, most)}, true
+}
+
+// meant are the processes that a line is about, by pid, name or cgroup; all, where
+// it names none that lives.
+func (h Here) meant(m loglines.Match) (of []kernel.Facts, who string) {
+	for _, matches := range []func(p kernel.Process) bool{
+		func(p kernel.Process) bool {
+			return m.PID != nil && p.PID == *m.PID && (m.Comm == "" || p.Comm == m.Comm)
+		},
+		func(p kernel.Process) bool { return m.Comm != "" && p.Comm == m.Comm },
+		func(p kernel.Process) bool {
+			return strings.HasPrefix(m.Path, "/") && slices.ContainsFunc(p.Pids, func(g kernel.PidsCgroup) bool { return g.Path == m.Path })
+		},
+	} {
+		for _, f := range h.processes {
+			if matches(f.Process) {
+				of = append(of, f)
+				who += fmt.Sprint(f.Process.PID, " ")
+			}
+		}
+		if of != nil {
+			return of, who
+		}
+	}
+	return append([]kernel.Facts{h.shell}, h.processes...), ""
+}
+
+func (h Here) judge(m loglines.Match, of []kernel.Facts) Possibility {
+	switch m.Cause {
+	case loglines.Commit:
+		return commitPossible(h.shell.Host.Mode, of)
+	case loglines.Tasks:
+		return tasksPossible(of)
+	case loglines.Memory:
+		return memoryPossible(of, strings.Contains(m.Kind, "cgroup"))
+	case loglines.Setting:
+		return settingPossible(h.shell.Host)
+	case loglines.THP:
+		return thpPossible(h.shell.Host)
+	}
+	return Possibility{Advice: "ask 'overcheck pid' of the process, and see 'overcheck explain fork'"}
 }
 
 // named is a process for a sentence.
@@ -59,13 +128,12 @@ func named(f kernel.Facts) string {
 
 // commitPossible: in mode 1 nothing is refused; otherwise it is if it is for one of
 // the processes.
-func commitPossible(shell kernel.Facts, processes []kernel.Facts) Possibility {
-	mode := shell.Host.Mode
+func commitPossible(mode kernel.Mode, of []kernel.Facts) Possibility {
 	if mode == kernel.Always {
 		return Possibility{new(bool), "mode 1 is in force: the commit check refuses nothing now. ENOMEM then had another cause, or another mode was in force: 'overcheck explain fork'"}
 	}
 	doubt := ""
-	for _, f := range append([]kernel.Facts{shell}, processes...) {
+	for _, f := range of {
 		switch f.Admit(mode).Outcome {
 		case kernel.Fails:
 			return Possibility{new(true), fmt.Sprintf("in mode %d a fork of %s fails now: 'overcheck %s' has the sum and the remedies", mode, named(f), ask(f))}
@@ -76,7 +144,7 @@ func commitPossible(shell kernel.Facts, processes []kernel.Facts) Possibility {
 	if doubt != "" {
 		return Possibility{nil, doubt}
 	}
-	return Possibility{new(bool), fmt.Sprintf("in mode %d the fork of each large process succeeds now: less was free to commit then, or the process was larger. 'overcheck pid N --set grow=SIZE' says from which size on it fails", mode)}
+	return Possibility{new(bool), fmt.Sprintf("in mode %d the fork of each process that it may be about succeeds now: another mode was in force then, less was free to commit, or the process was larger ('overcheck pid N --set grow=SIZE')", mode)}
 }
 
 // ask is the command that judges a process.
@@ -97,13 +165,14 @@ func tasksFull(r Report) *Finding {
 	return nil
 }
 
-// checkPossible looks for the first process that a rule finds something of.
-func checkPossible(shell kernel.Facts, processes []kernel.Facts, rule func(Report) *Finding, none, chapter string) Possibility {
+// tasksPossible looks for the first process that has a limit on tasks reached, or
+// near.
+func tasksPossible(of []kernel.Facts) Possibility {
 	doubt := ""
-	for _, f := range append([]kernel.Facts{shell}, processes...) {
+	for _, f := range of {
 		all := checks(f)
-		if found := rule(Report{Checks: all}); found != nil {
-			return Possibility{new(true), fmt.Sprintf("for %s %s (%s): 'overcheck %s' has the remedy, 'overcheck explain %s' the chapter", named(f), found.Title, found.Detail, ask(f), found.ID)}
+		if found := tasksFull(Report{Checks: all}); found != nil {
+			return Possibility{new(true), fmt.Sprintf("for %s: %s (%s). 'overcheck %s' has the remedy, 'overcheck explain %s' the chapter", named(f), found.Title, found.Detail, ask(f), found.ID)}
 		}
 		for _, c := range all {
 			if c.Outcome == kernel.Uncertain && c.ID != CommitCheck && c.ID != kernel.AfterCommit && doubt == "" {
@@ -112,18 +181,20 @@ func checkPossible(shell kernel.Facts, processes []kernel.Facts, rule func(Repor
 		}
 	}
 	if doubt != "" {
-		return Possibility{nil, doubt + ". 'overcheck explain " + chapter + "'"}
+		return Possibility{nil, doubt}
 	}
-	return Possibility{new(bool), none + ". 'overcheck explain " + chapter + "'"}
+	return Possibility{new(bool), "no limit on tasks is reached now: one may have been, when more of them ran. 'overcheck explain fork'"}
 }
 
-func memoryPossible(processes []kernel.Facts) Possibility {
-	for _, f := range processes {
-		if s := survival(f); s.BreakEven != nil && !s.fits() {
+// memoryPossible looks for a process after whose fork not all may be rewritten;
+// cgroup: the line tells of a cgroup's limit, else of the host's or of either.
+func memoryPossible(of []kernel.Facts, cgroup bool) Possibility {
+	for _, f := range of {
+		if s := survival(f); s.BreakEven != nil && !s.fits() && (s.Tightest == "host" || cgroup || len(of) == 1) {
 			return Possibility{new(true), fmt.Sprintf("after a fork of %s only %.0f%% of its memory may be rewritten before %s runs out: 'overcheck pid %d', 'overcheck explain cow-may-oom'", named(f), *s.BreakEven, s.place(), f.Process.PID)}
 		}
 	}
-	return Possibility{nil, "copy-on-write of each large process alone would fit now; what else was in use then is not known. 'overcheck explain copy-on-write'"}
+	return Possibility{nil, "copy-on-write of each process that it may be about would fit now; what else was in use then is not known. 'overcheck explain copy-on-write'"}
 }
 
 // settingPossible: Redis and Valkey warn of every mode but 1, and look at nothing

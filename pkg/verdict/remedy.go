@@ -217,7 +217,7 @@ func (s search) turns(id string, f kernel.Facts) bool {
 			a := f.Admit(f.Host.Mode)
 			return a.Headroom == nil || f.Process.WithoutFork || *a.Headroom >= *a.Uncertainty+s.share(*a.Need)
 		case c.Used != nil && c.Limit != nil:
-			need := size.Bytes(*c.Used + 1)
+			need := size.Bytes(*c.Used + f.Process.Living())
 			return size.Bytes(*c.Limit) >= need+s.share(need)
 		case c.NeedBytes != nil && c.LimitBytes != nil && *c.LimitBytes < *c.NeedBytes+s.share(*c.NeedBytes):
 			return false

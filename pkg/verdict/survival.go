@@ -46,11 +46,11 @@ type Survival struct {
 // The time that fork takes to copy page tables, in ms per GiB of anonymous memory:
 // with 4 KiB pages 9 to 13 on hardware, 13 to 24 in virtual machines (Redis's
 // documentation; 14.5 to 17.1 measured on Linux 6.18, AMD EPYC guest), with huge
-// pages a twentieth (0.69 measured there).
+// pages a thirtieth (0.35 to 0.69 measured there).
 const (
 	pausePerGiB                       = 15
 	pausePerGiBLeast, pausePerGiBMost = 9, 24
-	hugePausePerGiB                   = 0.7
+	hugePausePerGiB                   = 0.5
 )
 
 func survival(f kernel.Facts) Survival {
@@ -61,6 +61,9 @@ func survival(f kernel.Facts) Survival {
 		PageTables: p.PageTables * size.Bytes(p.Living()), Limits: f.MemoryLimits(),
 	}
 	s.pause(f, shared)
+	if s.Expected != nil {
+		s.Expected = new(min(*s.Expected, s.CowWorst)) // no more than there is
+	}
 	s.Reason = notKnown(h, p)
 	tightest := kernel.MemoryLimit{Available: -1}
 	for _, l := range s.Limits {

@@ -18,8 +18,7 @@ elif [ $? -ne 1 ]; then
 	exit 2
 fi
 
-[ ! -e /var/swap-overcheck ]
-dd if=/dev/zero of=/var/swap-overcheck bs=1M count=61031 status=none
+dd if=/dev/zero of=/var/swap-overcheck bs=1M count=61031 conv=excl status=none
 chmod 600 /var/swap-overcheck
 mkswap /var/swap-overcheck
 swapon /var/swap-overcheck
