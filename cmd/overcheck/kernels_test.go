@@ -218,13 +218,21 @@ func (g guestConfig) run(t *testing.T, initrd string, words ...string) []byte {
 		words = append(words, "guest.swap=/dev/nvme0n1")
 	}
 	args = append(args, "-append", strings.Join(words, " "))
-	// The bound is for a guest that hangs, not a measure.
-	out, err := exec.Command("timeout", append([]string{"600", "qemu-system-x86_64"}, args...)...).CombinedOutput()
-	out = bytes.ReplaceAll(out, []byte("\r"), nil)
-	if err != nil || !bytes.Contains(out, []byte("\nGUEST done rc=0\n")) {
-		t.Errorf("%v\n%s", err, plain(out))
+	// Emulated without KVM, with several CPUs, a kernel now and then dies of code
+	// that patches itself ("Oops: int3"): that says nothing of overcheck.
+	for try := 1; ; try++ {
+		// The bound is for a guest that hangs, not a measure.
+		out, err := exec.Command("timeout", append([]string{"600", "qemu-system-x86_64"}, args...)...).CombinedOutput()
+		out = bytes.ReplaceAll(out, []byte("\r"), nil)
+		if bytes.Contains(out, []byte("Kernel panic")) && try < 3 {
+			t.Logf("the guest's kernel panicked: tried again\n%s", plain(out))
+			continue
+		}
+		if err != nil || !bytes.Contains(out, []byte("\nGUEST done rc=0\n")) {
+			t.Errorf("%v\n%s", err, plain(out))
+		}
+		return out
 	}
-	return out
 }
 
 // plain is a guest's output without its records.
