@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -129,5 +130,44 @@ func BenchmarkPause(b *testing.B) {
 				b.ReportMetric(ratios[len(ratios)-1], "most-x-of-fork")
 			})
 		}
+	}
+}
+
+// BenchmarkRedis: a Redis of some GiB under writes while it saves. The pause that
+// pid --calibrate estimates as a multiple of latest_fork_usec, and what was copied
+// (rdb_last_cow_size) as a percentage of what pid says may be, at most.
+// OVERCHECK_BENCH_REDIS lists the sizes in MiB.
+func BenchmarkRedis(b *testing.B) {
+	overcheck := build(b, ".")
+	for _, mib := range strings.Fields(cmp.Or(os.Getenv("OVERCHECK_BENCH_REDIS"), "256 1024")) {
+		b.Run(mib+"MiB", func(b *testing.B) {
+			n, err := strconv.Atoi(mib)
+			if err != nil {
+				b.Fatal(err)
+			}
+			keys := strconv.Itoa(n * 100)
+			r := startRedis(b, redisOptions{server: "redis-server"})
+			set := func(requests string) *exec.Cmd {
+				return exec.Command("redis-benchmark", "-s", r.path("socket"), "-q", "-t", "set", "-r", keys, "-d", "10000", "-n", requests, "-P", "4")
+			}
+			if out, err := set(strconv.Itoa(n * 300)).CombinedOutput(); err != nil { // random keys: nearly all of them
+				b.Fatalf("%v\n%s", err, out)
+			}
+			v := &victim{t: b, cmd: r.cmd}
+			for b.Loop() {
+				s := v.judge(overcheck, "--calibrate", "--mappings", "smaps").Survival
+				load := set("1000000000")
+				if err := load.Start(); err != nil {
+					b.Fatal(err)
+				}
+				r.background("bgsave")
+				r.finish()
+				_ = load.Process.Kill()
+				_ = load.Wait()
+				b.ReportMetric(s.Pause*1000/r.info("latest_fork_usec"), "x-of-fork")
+				b.ReportMetric(r.info("latest_fork_usec")/1000, "ms-fork")
+				b.ReportMetric(100*r.info("rdb_last_cow_size")/float64(s.CowWorst), "percent-copied")
+			}
+		})
 	}
 }

@@ -80,7 +80,7 @@ func sysctl(t *testing.T, name string) int64 {
 	return n
 }
 
-func setSysctl(t *testing.T, name string, n int64) {
+func setSysctl(t testing.TB, name string, n int64) {
 	t.Helper()
 	if err := os.WriteFile(vm+name, []byte(strconv.FormatInt(n, 10)), 0o644); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,7 +18,7 @@ import (
 
 // redis is a real server on a socket of its own.
 type redis struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 	cmd *exec.Cmd
 }
@@ -30,7 +31,7 @@ type redisOptions struct {
 
 // startRedis starts one while the mode is what it is: jemalloc looks at
 // vm.overcommit_memory once, when it starts.
-func startRedis(t *testing.T, o redisOptions) *redis {
+func startRedis(t testing.TB, o redisOptions) *redis {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "overcheck-redis-") // a socket's path is short
 	if err != nil {
@@ -67,7 +68,7 @@ func (r *redis) try(args ...string) string {
 }
 
 // until polls; the bound is for a server that hangs, not a measure.
-func until(t *testing.T, what string, done func() bool) {
+func until(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for range 1200 {
 		if done() {
@@ -94,6 +95,22 @@ func (r *redis) background(command string) (refused string) {
 		r.t.Fatalf("%s answered %q, and the log says\n%s", command, answer, r.log()[logged:])
 	}
 	return refused
+}
+
+// info is a number of INFO.
+func (r *redis) info(field string) float64 {
+	r.t.Helper()
+	for line := range strings.Lines(r.try("info")) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), field+":"); ok {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			return n
+		}
+	}
+	r.t.Fatalf("INFO has no %s", field)
+	return 0
 }
 
 // finish waits until what was started in the background has ended.

@@ -33,7 +33,7 @@ func findings(f kernel.Facts, r Report) []Finding {
 	found := []Finding{}
 	for _, rule := range []func(kernel.Facts, Report) *Finding{
 		commitExhausted, commitLimitTooLow, sparseMapping, hugetlbShrinksLimit, mode2AfterRestart, cgroupKill,
-		pidsNear, nprocNear, threadsNear, pidMaxNear, mapCountNear, cowMayOOM, smallRatio, kernelRuleUnknown,
+		pidsNear, nprocNear, threadsNear, pidMaxNear, mapCountNear, cowMayOOM, pauseLong, smallRatio, kernelRuleUnknown,
 		sysctlDrift, kubelet, neighboursConflict, noreserveNotCharged, thpAndFork, swapAbsent, containerView,
 	} {
 		if finding := rule(f, r); finding != nil {
@@ -221,6 +221,22 @@ func cowMayOOM(f kernel.Facts, r Report) *Finding {
 	return &Finding{
 		"cow-may-oom", severity, fmt.Sprintf("copy-on-write may run %s out of memory", s.place()),
 		fmt.Sprintf("%.0f%% of %s may be rewritten while a child lives; %s is available, and %s of swap", *s.BreakEven, s.CowWorst, s.Available, f.Host.SwapFree),
+	}
+}
+
+// pauseLong: while fork copies page tables, the process does nothing else.
+func pauseLong(_ kernel.Facts, r Report) *Finding {
+	s := r.Survival
+	if s == nil || s.PauseRange[1] < 250 {
+		return nil
+	}
+	severity := isInfo
+	if s.PauseRange[1] >= 1000 && (r.Spawn == nil || r.Spawn.How != WithoutFork && r.Spawn.How != NoneSeen) {
+		severity = isWarning
+	}
+	return &Finding{
+		"pause-long", severity, fmt.Sprintf("each fork holds the process up for %.0f to %.0f ms", s.PauseRange[0], s.PauseRange[1]),
+		fmt.Sprintf("%s of page tables are copied: %s", s.PageTables/size.Bytes(s.Children), s.PauseSource),
 	}
 }
 
