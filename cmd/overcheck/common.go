@@ -74,10 +74,12 @@ type settings struct {
 	scanned *scan
 }
 
-// scan is what was found out of all processes: once a run.
+// scan is what was found out once a run: of all processes, and of sysctl.d.
 type scan struct {
-	done      bool
-	processes []kernel.Facts
+	done       bool
+	processes  []kernel.Facts
+	boot       []kernel.BootSetting
+	neighbours []string // nil: not looked for
 }
 
 func (o common) parse(s streams) (settings, error) {
@@ -96,10 +98,10 @@ func (o common) parse(s streams) (settings, error) {
 		p.changes, p.assumed = append(p.changes, change), append(p.assumed, text)
 		p.old = p.old || strings.HasPrefix(text, "kernel=")
 	}
-	if !slices.Contains([]string{"always", "never", "auto"}, o.color) {
-		return p, fmt.Errorf("--color: %q: want auto, always or never", o.color)
+	colored, err := o.colored(s)
+	if err != nil {
+		return p, err
 	}
-	colored := o.colored(s)
 	p.colored = colored
 	formats := map[string]render.Format{"text": render.Text(colored, o.remedy), "json": render.JSON}
 	words := "text or json"
@@ -115,14 +117,16 @@ func (o common) parse(s streams) (settings, error) {
 		return p, errors.New("-o shell: a script can only check the machine that it runs on: run overcheck there, without --procfs and --sysfs")
 	}
 	p.scanned = new(scan)
-	var err error
 	p.collector, err = collect.New(o.procfs, o.sysfs, s.pageSize)
 	return p, err
 }
 
 // colored tells whether to write colours.
-func (o common) colored(s streams) bool {
-	return o.color == "always" || o.color == "auto" && s.getenv("NO_COLOR") == "" && s.getenv("TERM") != "dumb" && s.terminal(s.out)
+func (o common) colored(s streams) (bool, error) {
+	if !slices.Contains([]string{"always", "never", "auto"}, o.color) {
+		return false, fmt.Errorf("--color: %q: want auto, always or never", o.color)
+	}
+	return o.color == "always" || o.color == "auto" && s.getenv("NO_COLOR") == "" && s.getenv("TERM") != "dumb" && s.terminal(s.out), nil
 }
 
 // host collects the facts about the host, and where --probe asks for it, what
@@ -151,15 +155,7 @@ func (p settings) judge(f kernel.Facts) (verdict.Report, error) {
 	if err != nil {
 		return verdict.Report{}, err
 	}
-	if f.Host.Container == "" {
-		f.Host.Boot = p.collector.Boot(p.root)
-	}
-	// A look at every process is dear for explain: in mode 0 nobody has got the mode
-	// that it is advised to want, but a kubelet will.
-	_, kubelet := os.Stat(filepath.Join(p.root, "var/lib/kubelet"))
-	if f.Process.Source != kernel.Assumed || f.Host.Mode != kernel.Heuristic || kubelet == nil {
-		f.Host.Neighbours = p.collector.Neighbours(verdict.Opinionated()...)
-	}
+	p.surroundings(&f)
 	r := verdict.Judge(f, p.assumed...)
 	if r.Verdict != kernel.Succeeds {
 		r.Remedies = verdict.Remedies(f, p.margin, p.others(f))
@@ -168,6 +164,22 @@ func (p settings) judge(f kernel.Facts) (verdict.Report, error) {
 		}
 	}
 	return r, nil
+}
+
+// surroundings adds what sysctl.d sets and who else lives on the host: read once a
+// run, however many processes are judged.
+func (p settings) surroundings(f *kernel.Facts) {
+	if f.Host.Container == "" && p.scanned.boot == nil {
+		p.scanned.boot = p.collector.Boot(p.root)
+	}
+	// A look at every process is dear for explain: in mode 0 nobody has got the mode
+	// that it is advised to want, but a kubelet will.
+	_, kubelet := os.Stat(filepath.Join(p.root, "var/lib/kubelet"))
+	wanted := f.Process.Source != kernel.Assumed || f.Host.Mode != kernel.Heuristic || kubelet == nil
+	if wanted && p.scanned.neighbours == nil {
+		p.scanned.neighbours = p.collector.Neighbours(verdict.Opinionated()...)
+	}
+	f.Host.Boot, f.Host.Neighbours = p.scanned.boot, p.scanned.neighbours
 }
 
 // noRemedy says which remedies there are.

@@ -73,14 +73,13 @@ func runExplain(s streams, o explainOptions, args []string) error {
 	if (o.list || len(args) > 0) && (o.output != "text" || len(o.set) > 0) {
 		return errors.New("a chapter is text: -o and --set are for the report on the host")
 	}
-	if !slices.Contains([]string{"always", "never", "auto"}, o.color) {
-		return fmt.Errorf("--color: %q: want auto, always or never", o.color)
-	}
-	switch {
+	switch colored, err := o.colored(s); {
+	case err != nil:
+		return err
 	case o.list:
-		return render.Contents(s.out, docs.Chapters(), o.colored(s))
+		return render.Contents(s.out, docs.Chapters(), colored)
 	case len(args) > 0:
-		return chapter(s, args[0], o.colored(s))
+		return chapter(s, args[0], colored)
 	}
 	p, err := o.parse(s)
 	if err != nil {

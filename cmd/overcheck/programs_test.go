@@ -508,6 +508,12 @@ func (s *postgresServer) manyBackends(t *testing.T, overcheck string) {
 	first := v.judge(overcheck)
 	charge := first.Process.Charge
 	setSysctl(t, "overcommit_kbytes", kbytesFor(*first.Admission[kernel.Never].Need+charge*5/2, first.Host))
+	// So many at a time are judged beforehand, too.
+	for children, want := range map[int]kernel.Outcome{3: kernel.Succeeds, 4: kernel.Fails} {
+		if got := v.judge(overcheck, "--children", strconv.Itoa(children)).Admission[kernel.Never].Outcome; got != want {
+			t.Errorf("--children %d: %s, want %s", children, got, want)
+		}
+	}
 	admitted := 0
 	for refused := ""; refused == ""; {
 		said := v.judge(overcheck).Admission[kernel.Never]

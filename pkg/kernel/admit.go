@@ -545,7 +545,7 @@ func (p Process) boundsReason(lo, hi size.Bytes) string {
 }
 
 func largestTerm(p Process) Term {
-	note := "of " + plural(p.Charged, "charged mapping")
+	note := "of " + Plural(p.Charged, "charged mapping")
 	if p.MayBeCharged > 0 {
 		note = fmt.Sprintf("at most: between %s and this", p.LargestMin)
 	} else if p.Source == FromMaps || p.Source == FromStatus {
@@ -555,7 +555,7 @@ func largestTerm(p Process) Term {
 }
 
 func chargeTerm(p Process) Term {
-	note := plural(p.Charged, "mapping") + " with VM_ACCOUNT"
+	note := Plural(p.Charged, "mapping") + " with VM_ACCOUNT"
 	switch {
 	case p.WithoutFork:
 		return Term{"what is started", p.Charge, "a small program, assumed: nothing is forked"}
@@ -567,7 +567,8 @@ func chargeTerm(p Process) Term {
 	return Term{"this fork", p.Charge, note}
 }
 
-func plural(n int, what string) string {
+// Plural counts things in words: "1 mapping", "2 mappings".
+func Plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}

@@ -186,7 +186,7 @@ func wordings() []wording {
 		w("sudo-fork", nomem, Commit, "sudo: unable to fork: Cannot allocate memory"),
 
 		path("true", w("git-fork", nomem, Commit, "error: cannot fork() for true: Cannot allocate memory")),
-		path("git-upload-pack '/work/x.git'", w("git-fork", again, Tasks, "error: cannot fork() for git-upload-pack '/work/x.git': Resource temporarily unavailable")),
+		path("git-upload-pack '/srv/x.git'", w("git-fork", again, Tasks, "error: cannot fork() for git-upload-pack '/srv/x.git': Resource temporarily unavailable")),
 		w("git-fork", nomem, Commit, "error: cannot fork to run git-gui: Cannot allocate memory"),
 		w("git-fork", "", Unknown, "error: cannot fork to run external filter 'git-lfs filter-process'"),
 		w("git-fork", "", Unknown, "fatal: unable to fork"),

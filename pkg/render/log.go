@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/overcheck/overcheck/pkg/kernel"
 	"github.com/overcheck/overcheck/pkg/verdict"
 )
 
@@ -18,7 +19,8 @@ type LogWriter interface {
 	Close(lines int) error
 }
 
-// LogJSON writes the JSON of verdict.LogReport, a match at a time.
+// LogJSON writes {"schema": …, "matches": [verdict.Explained, …], "lines_read": N}, a
+// match at a time.
 func LogJSON(w io.Writer) LogWriter {
 	l := &logJSON{Writer: bufio.NewWriter(w)}
 	fmt.Fprintf(l, "{\n  \"schema\": %q,\n  \"matches\": [", verdict.Schema)
@@ -95,7 +97,7 @@ func (l *logText) Match(m verdict.Explained) {
 
 func (l *logText) Close(lines int) error {
 	t := text{styles: l.styles}
-	t.line("%s", t.key(fmt.Sprintf("%s read, %d of them of a fork or of what came of it", plural(lines, "line"), l.matched)))
+	t.line("%s", t.key(fmt.Sprintf("%s read, %d of them of a fork or of what came of it", kernel.Plural(lines, "line"), l.matched)))
 	for _, key := range l.order {
 		seen := l.kinds[key]
 		m := seen.first
@@ -121,11 +123,4 @@ func (l *logText) Close(lines int) error {
 	}
 	_, err := l.out.Write(t.Bytes())
 	return err
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

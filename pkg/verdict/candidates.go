@@ -43,7 +43,8 @@ func (s search) forCommit() (all []candidate) {
 
 // mayAvoidFork reports whether what the program forks for could be done without.
 func (s search) mayAvoidFork() bool {
-	return s.spawn.How == Either || s.spawn.How == ByFork && !slices.Contains([]string{"Redis", "Valkey", "Keydb", "PostgreSQL", "Node"}, s.spawn.Runtime)
+	forks := s.spawn.snapshots() || slices.Contains([]string{"PostgreSQL", "Node"}, s.spawn.Runtime)
+	return s.spawn.How == Either || s.spawn.How == ByFork && !forks
 }
 
 func (s search) withoutFork() candidate {
@@ -84,7 +85,7 @@ func (s search) forMappings() (all []candidate) {
 			}
 		}}
 	}
-	if !slices.Contains([]string{"Redis", "Valkey", "Keydb"}, s.spawn.Runtime) { // their child reads all of it
+	if !s.spawn.snapshots() {
 		all = append(all, kind("madvise-dontfork", "exclude %s from fork by madvise(MADV_DONTFORK)", "The child dies if it touches that memory.", "dontfork"))
 	}
 	return append(all,
@@ -106,11 +107,10 @@ func (s search) shrink() candidate {
 			Set: map[string]string{"shrink": exact(left)}, Commands: []string{}, Undo: []string{},
 			Risk: "The charge falls only when the allocator gives memory back, for sure after a restart.",
 		}
-		switch s.spawn.Runtime {
-		case "Redis", "Valkey", "Keydb":
+		switch {
+		case s.spawn.snapshots():
 			r.Title += " (maxmemory; keys are evicted or writes refused)"
-		}
-		if strings.HasPrefix(s.spawn.Runtime, "JVM") {
+		case strings.HasPrefix(s.spawn.Runtime, "JVM"):
 			r.Title += " (-Xmx and -XX:MaxDirectMemorySize)"
 		}
 		return r
@@ -144,7 +144,7 @@ func (s search) write(key string, value int64) string {
 // that set the same now.
 func (s search) sysctlFile(id, key string, value int64) *Persist {
 	set := fmt.Sprintf("%s = %d\n", key, value)
-	base := "90-overcheck-" + id + ".conf"
+	prefix, rest := "90", "-overcheck-"+id+".conf"
 	for _, b := range s.facts.Host.Boot {
 		limits := []string{"vm.overcommit_ratio", "vm.overcommit_kbytes"} // they zero each other
 		if both := slices.Contains(limits, key) && slices.Contains(limits, b.Key); b.Key != key && !both {
@@ -153,14 +153,14 @@ func (s search) sysctlFile(id, key string, value int64) *Persist {
 		if b.File == "/etc/sysctl.conf" { // read last where it is read by itself
 			return &Persist{b.File, set, fmt.Sprintf("sed -i '/^%s = %d$/d' /etc/sysctl.conf", key, value)}
 		}
-		for path.Base(b.File) >= base {
-			base = "z" + base
-			if base[1] != 'z' {
-				base = "zz-overcheck-" + id + ".conf"
+		for path.Base(b.File) >= prefix+rest {
+			if prefix == "90" {
+				prefix = "z"
 			}
+			prefix += "z"
 		}
 	}
-	name := "/etc/sysctl.d/" + base
+	name := "/etc/sysctl.d/" + prefix + rest
 	return &Persist{name, set, "rm -f " + name}
 }
 
@@ -292,15 +292,14 @@ func (s search) nproc() candidate {
 			Undo:     []string{fmt.Sprintf("prlimit --pid %d --nproc=%s:%s", p.PID, p.NprocLimit, hard(0))},
 			Risk:     "The limit counts all threads of the user, who may then start more of them.",
 		}
-		soft := max(n, 0)
 		switch where := placed(p.Cgroup); {
 		case where.kind == inSystemd && strings.HasSuffix(where.name, ".service"):
-			r.Persist = where.dropIn(r.ID, fmt.Sprintf("LimitNPROC=%d:%s", soft, strings.Replace(hard(n), "unlimited", "infinity", 1)))
+			r.Persist = where.dropIn(r.ID, fmt.Sprintf("LimitNPROC=%d:%s", n, strings.Replace(hard(n), "unlimited", "infinity", 1)))
 		case where.kind == inDocker:
-			r.Persist = &Persist{"compose.yaml", fmt.Sprintf("    ulimits:\n      nproc: %d\n", soft), ""}
+			r.Persist = &Persist{"compose.yaml", fmt.Sprintf("    ulimits:\n      nproc: %d\n", n), ""}
 		case where.kind == inSystemd: // a session: by pam_limits
 			const file = "/etc/security/limits.d/90-overcheck-nproc.conf"
-			r.Persist = &Persist{file, fmt.Sprintf(":%d soft nproc %d\n", p.UID, soft), "rm -f " + file}
+			r.Persist = &Persist{file, fmt.Sprintf(":%d soft nproc %d\n", p.UID, n), "rm -f " + file}
 		default:
 			r.Risk += " It holds for the process that runs; where it is started from is not known."
 		}

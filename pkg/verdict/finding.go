@@ -88,7 +88,7 @@ func term(a kernel.Admission, name string) size.Bytes {
 // not be.
 func commitLimitTooLow(f kernel.Facts, r Report) *Finding {
 	a := r.Current()
-	if f.Host.Mode != kernel.Never || a.Outcome == kernel.Succeeds || a.Headroom == nil || commitExhausted(f, r) != nil {
+	if f.Host.Mode != kernel.Never || a.Outcome == kernel.Succeeds || a.Headroom == nil || exhausted(f) {
 		return nil
 	}
 	detail := fmt.Sprintf("the fork is charged %s and %s is needed in all, of a CommitLimit of %s", term(a, "this fork"), a.Need, a.Limit)
@@ -215,7 +215,7 @@ func cowMayOOM(f kernel.Facts, r Report) *Finding {
 	if s.Verdict == kernel.Fails {
 		severity = isError
 	}
-	if r.Spawn != nil && (r.Spawn.How == WithoutFork || r.Spawn.How == NoneSeen) {
+	if r.Spawn != nil && !r.Spawn.mayFork() {
 		severity = isInfo
 	}
 	return &Finding{
@@ -231,7 +231,7 @@ func pauseLong(_ kernel.Facts, r Report) *Finding {
 		return nil
 	}
 	severity := isInfo
-	if s.PauseRange[1] >= 1000 && (r.Spawn == nil || r.Spawn.How != WithoutFork && r.Spawn.How != NoneSeen) {
+	if s.PauseRange[1] >= 1000 && (r.Spawn == nil || r.Spawn.mayFork()) {
 		severity = isWarning
 	}
 	return &Finding{
@@ -339,13 +339,13 @@ func neighboursConflict(f kernel.Facts, _ Report) *Finding {
 }
 
 // noreserveNotCharged: most of the process is not charged at all.
-func noreserveNotCharged(f kernel.Facts, _ Report) *Finding {
+func noreserveNotCharged(f kernel.Facts, r Report) *Finding {
 	p := f.Process
 	if p.Restart || p.MayBeCharged > 0 || p.Noreserve == nil || *p.Noreserve < 64*size.MiB || *p.Noreserve < p.Charge {
 		return nil
 	}
 	redis := ""
-	if slices.Contains([]string{"Redis", "Valkey", "Keydb"}, spawn(f).Runtime) {
+	if r.Spawn != nil && r.Spawn.snapshots() {
 		redis = ". Its warning that memory overcommit must be enabled looks at the setting alone, and does not know this"
 	}
 	return &Finding{
@@ -357,7 +357,7 @@ func noreserveNotCharged(f kernel.Facts, _ Report) *Finding {
 // thpAndFork: since 5.8 a write after fork copies 4 KiB of a huge page, before it
 // 2 MiB (mm/huge_memory.c: do_huge_pmd_wp_page).
 func thpAndFork(f kernel.Facts, r Report) *Finding {
-	if f.Host.THP != "always" || r.Spawn == nil || r.Spawn.How == WithoutFork || r.Spawn.How == NoneSeen {
+	if f.Host.THP != "always" || r.Spawn == nil || !r.Spawn.mayFork() {
 		return nil
 	}
 	release, err := kernel.ParseRelease(f.Host.Release)

@@ -9,13 +9,6 @@ import (
 	"github.com/overcheck/overcheck/pkg/loglines"
 )
 
-// LogReport is the JSON of a log that was explained.
-type LogReport struct {
-	Schema    string      `json:"schema"`
-	LinesRead int         `json:"lines_read"`
-	Matches   []Explained `json:"matches"`
-}
-
 // Explained is a line of a log, and what it means on this host.
 type Explained struct {
 	loglines.Match

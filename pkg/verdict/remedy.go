@@ -105,26 +105,25 @@ func Remedies(f kernel.Facts, margin float64, others []kernel.Facts) []Remedy {
 		return remedies
 	}
 	for _, r := range each[0] {
-		after, err := r.apply(f, all)
+		after, err := r.apply(f)
 		for _, more := range each[1:] {
 			// What stood in the way may not any more.
-			if done, _ := outcome(checks(after)); err == nil && done != kernel.Succeeds {
+			if err == nil && now(after) != kernel.Succeeds {
 				r = r.and(more[0])
-				after, err = r.apply(f, all)
+				after, err = r.apply(f)
 			}
 		}
 		if err != nil {
 			continue
 		}
-		if r.VerdictAfter, _ = outcome(checks(after)); r.VerdictAfter != kernel.Succeeds {
+		if r.VerdictAfter = now(after); r.VerdictAfter != kernel.Succeeds {
 			continue
 		}
 		if f.Process.Source != kernel.Assumed {
 			survives := survival(after)
 			r.SurvivalAfter, r.BreakEvenAfter = &survives.Verdict, survives.BreakEven
 			after.Process.Restart = true
-			restarted, _ := outcome(checks(after))
-			r.AfterRestart = &restarted
+			r.AfterRestart = new(now(after))
 		}
 		r.Others = r.effect(others)
 		r.Where = s.where(r)
@@ -132,9 +131,6 @@ func Remedies(f kernel.Facts, margin float64, others []kernel.Facts) []Remedy {
 	}
 	return remedies
 }
-
-// all wants every key of a remedy.
-func all(string) bool { return true }
 
 // search looks for remedies for one report.
 type search struct {
@@ -175,7 +171,7 @@ func (s search) against(c kernel.Check) (found []Remedy) {
 		}
 		n, ok := candidate.smallest(func(n int64) bool {
 			r := candidate.make(n)
-			f, err := r.apply(s.facts, all)
+			f, err := r.apply(s.facts)
 			return err == nil && turns(f)
 		})
 		if !ok {
@@ -186,21 +182,20 @@ func (s search) against(c kernel.Check) (found []Remedy) {
 		found = append(found, r)
 	}
 	slices.SortStableFunc(found, func(a, b Remedy) int {
-		return cmp.Or(compareBool(a.Code, b.Code), cmp.Compare(scopes()[a.Scope], scopes()[b.Scope]), cmp.Compare(a.rank, b.rank))
+		return cmp.Or(cmp.Compare(a.place(), b.place()), cmp.Compare(a.rank, b.rank))
 	})
 	return found
 }
 
 func scopes() map[string]int { return map[string]int{"process": 0, "cgroup": 1, "host": 2} }
 
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
+// place is where a remedy stands among others: those that are made of commands
+// first, of each kind the smallest scope.
+func (r Remedy) place() int {
+	if r.Code {
+		return len(scopes()) + scopes()[r.Scope]
 	}
-	return 1
+	return scopes()[r.Scope]
 }
 
 // turns reports whether a check succeeds with the margin to spare.
@@ -270,12 +265,9 @@ func (c candidate) smallest(works func(int64) bool) (n int64, ok bool) {
 // one is a candidate without a number.
 func one(r Remedy) candidate { return candidate{make: func(int64) Remedy { return r }} }
 
-// apply makes the changes of the keys that are wanted.
-func (r Remedy) apply(f kernel.Facts, wanted func(key string) bool) (kernel.Facts, error) {
+// apply makes the changes.
+func (r Remedy) apply(f kernel.Facts) (kernel.Facts, error) {
 	for _, key := range slices.Sorted(maps.Keys(r.Set)) {
-		if !wanted(key) {
-			continue
-		}
 		change, err := kernel.ParseChange(key + "=" + r.Set[key])
 		if err != nil {
 			return f, err
@@ -310,14 +302,15 @@ func (r Remedy) and(more Remedy) Remedy {
 // effect is what the remedy does to the verdicts of others.
 func (r Remedy) effect(others []kernel.Facts) []Other {
 	changed := []Other{}
+	r.Set = maps.Clone(r.Set) // what it changes of the host
+	maps.DeleteFunc(r.Set, func(key, _ string) bool { return kernel.OfProcess(key + "=") })
 	for _, f := range others {
-		after, err := r.apply(f, func(key string) bool { return !kernel.OfProcess(key + "=") })
+		after, err := r.apply(f)
 		if err != nil {
 			continue
 		}
-		o := Other{PID: f.Process.PID, Comm: f.Process.Comm}
-		o.Before, _ = outcome(checks(f))
-		if o.After, _ = outcome(checks(after)); o.After != o.Before {
+		o := Other{PID: f.Process.PID, Comm: f.Process.Comm, Before: now(f), After: now(after)}
+		if o.After != o.Before {
 			changed = append(changed, o)
 		}
 	}

@@ -85,6 +85,12 @@ func checks(f kernel.Facts) (all []kernel.Check) {
 // Current returns the admission of the mode in force.
 func (r Report) Current() kernel.Admission { return r.Admission[r.Host.Mode] }
 
+// now is the verdict of fork() on these facts.
+func now(f kernel.Facts) kernel.Outcome {
+	verdict, _ := outcome(checks(f))
+	return verdict
+}
+
 // outcome combines the checks. Where several fail, the errno is that of the first
 // in the kernel's order.
 func outcome(checks []kernel.Check) (kernel.Outcome, *kernel.Errno) {

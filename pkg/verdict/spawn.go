@@ -43,11 +43,20 @@ func spawn(f kernel.Facts) Spawn {
 	}
 	if s.How == WithoutFork || s.How == Either {
 		f.Process.WithoutFork = true
-		verdict, _ := outcome(checks(f))
-		s.Verdict = &verdict
+		s.Verdict = new(now(f))
 	}
 	return s
 }
+
+// snapshots reports whether it is one of the servers whose child reads all of
+// their memory: Redis and its kin.
+func (s Spawn) snapshots() bool {
+	return slices.Contains([]string{"Redis", "Valkey", "Keydb"}, s.Runtime)
+}
+
+// mayFork is false where the program starts others without fork, or nothing shows
+// that it starts any.
+func (s Spawn) mayFork() bool { return s.How != WithoutFork && s.How != NoneSeen }
 
 // finding says it.
 func (s Spawn) finding() Finding {
