@@ -240,7 +240,7 @@ func memory(p settings, pid int, mappings string) (f kernel.Facts, err error) {
 func smaps(p settings, f *kernel.Facts) (err error) {
 	if f.Mappings, err = p.collector.Smaps(&f.Process); err != nil {
 		if errors.Is(err, os.ErrPermission) {
-			return hinted{err, "run as root, or as the owner of the process; --mappings auto makes do with bounds"}
+			return hinted{err, "run as root with all capabilities that the process has, or as its owner; 'overcheck pid' makes do with bounds by default"}
 		}
 		return err
 	}

@@ -110,8 +110,10 @@ func TestPrograms(t *testing.T) {
 	}
 	run("Go "+strings.TrimPrefix(versionOf(t, `go[\d.]+`, "go", "version"), "go"), "os/exec", verdict.WithoutFork, false, victimBin)
 
-	// Servers as they are, and with a mapping that mode 0 refuses.
-	beyondRAM := preload(ballast, ramAndSwap()+64*size.KiB)
+	// Servers with a mapping that mode 0 refuses, and with one that is only large
+	// enough for a limit to refuse the fork and leave the server what else it asks
+	// for: with nothing left Redis ends itself.
+	large := []size.Bytes{size.GiB / 2, ramAndSwap() + 64*size.KiB}
 	for _, server := range []string{"redis-server", "valkey-server"} {
 		if _, err := exec.LookPath(server); err != nil {
 			t.Logf("NO %s: not tried", server)
@@ -119,20 +121,20 @@ func TestPrograms(t *testing.T) {
 		}
 		name := server + " " + versionOf(t, `v=([\d.]+)`, server, "--version")
 		for _, allocator := range []struct {
-			name string
-			env  []string
-		}{{"jemalloc", nil}, {"jemalloc", beyondRAM}, {"libc malloc", []string{"LD_PRELOAD=libc.so.6"}}} {
+			name, library string
+			ballast       size.Bytes
+		}{{"jemalloc", "", large[0]}, {"jemalloc", "", large[1]}, {"libc malloc", "libc.so.6:", large[0]}} {
 			if server == "valkey-server" && allocator.name == "libc malloc" {
 				continue // Debian's build crashes so: it asks jemalloc about libc's memory
 			}
-			t.Run(fmt.Sprintf("%s with %s %q", name, allocator.name, allocator.env), func(t *testing.T) {
-				r := startRedis(t, redisOptions{server: server, env: allocator.env, as: nobody})
+			t.Run(fmt.Sprintf("%s with %s and %s", name, allocator.name, allocator.ballast), func(t *testing.T) {
+				r := startRedis(t, redisOptions{server: server, env: preload(allocator.library+ballast, allocator.ballast), as: nobody})
 				if got := r.try("debug", "populate", "10000", "key", "10000"); got != "OK" {
 					t.Fatalf("populate: %s", got)
 				}
 				// 100 MB of data: jemalloc maps them MAP_NORESERVE in mode 0, libc does not.
 				held := (&victim{t: t, cmd: r.cmd}).judge(overcheck).Process
-				if charged := held.Charge > 100e6; charged == (allocator.name == "jemalloc") && allocator.env == nil || *held.Noreserve > 100e6 != (allocator.name == "jemalloc") {
+				if charged := held.Charge-allocator.ballast > 100e6; charged == (allocator.name == "jemalloc") || *held.Noreserve > 100e6 != (allocator.name == "jemalloc") {
 					t.Errorf("with %s: charge %s, noreserve %s", allocator.name, held.Charge, held.Noreserve)
 				}
 				for _, command := range []string{"bgsave", "bgrewriteaof"} {
@@ -143,9 +145,11 @@ func TestPrograms(t *testing.T) {
 			})
 		}
 	}
-	for _, o := range []postgresOptions{{}, {hugePages: true}, {env: beyondRAM}} {
+	for i, o := range []postgresOptions{
+		{env: preload(ballast, large[0])}, {env: preload(ballast, large[0]), hugePages: true}, {env: preload(ballast, large[1])},
+	} {
 		t.Run(fmt.Sprintf("PostgreSQL %+v", o), func(t *testing.T) {
-			if o.env != nil {
+			if i == 2 {
 				setSysctl(t, "overcommit_memory", int64(kernel.Always)) // its start forks, too
 			}
 			s := startPostgres(t, o)

@@ -28,8 +28,8 @@ charged mappings it maps as much in its own address space, never touches it, and
 unmaps it. That runs the very check that fork() would run, in the mode in force.
 Nothing is forked, and of the process only smaps is read.
 
-In modes 0 and 1 no other process can notice; a question that is refused leaves a
-line in the kernel's log, since 6.1. In mode 2 the charge is real for the
+In modes 0 and 1 no other process can notice; a question that is refused leaves
+a line in the kernel's log, since 6.1. In mode 2 the charge is real for the
 microseconds that it is held, and in them another process's allocation may be
 refused that would have fitted; so it wants --allow-transient-charge there.
 
