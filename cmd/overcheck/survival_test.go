@@ -96,6 +96,12 @@ func survivalCase(t *testing.T, overcheck, victimBin, order string, swap bool, p
 	}
 	said := v.judge(overcheck)
 	s := said.Survival
+	if swap && *said.Process.CowHuge > 0 { // Linux 7.3 killed before the swap was used up
+		if s.BreakEven != nil || s.Verdict != kernel.Uncertain || !strings.Contains(s.Reason, "huge pages") {
+			t.Errorf("with huge pages and swap: %s, break-even %v (%s)", s.Verdict, s.BreakEven, s.Reason)
+		}
+		return "not tried: uncertain"
+	}
 	if s.BreakEven == nil || s.Tightest == "host" || s.Effect != kernel.CgroupOOM {
 		t.Fatalf("break-even %v, tightest %s, effect %s (%s)", s.BreakEven, s.Tightest, s.Effect, s.Reason)
 	}

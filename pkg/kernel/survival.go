@@ -19,7 +19,9 @@ const (
 type MemoryLimit struct {
 	Where     string     `json:"where"` // "host", or the path of a memory cgroup
 	Available size.Bytes `json:"available_bytes"`
-	Effect    Effect     `json:"effect"`
+	// WithoutSwap is what of Available needs no swapping.
+	WithoutSwap size.Bytes `json:"without_swap_bytes"`
+	Effect      Effect     `json:"effect"`
 }
 
 // Shared is what a fork shares with its parent until one of both writes to it:
@@ -45,27 +47,27 @@ func (p Process) Living() int64 { return max(p.Children, 1) }
 func (f Facts) MemoryLimits() (limits []MemoryLimit) {
 	h, p := f.Host, f.Process
 	tables := p.PageTables * size.Bytes(p.Living())
-	add := func(where string, room size.Bytes, effect Effect) {
-		limits = append(limits, MemoryLimit{where, max(room-tables, 0), effect})
+	add := func(where string, room, withoutSwap size.Bytes, effect Effect) {
+		limits = append(limits, MemoryLimit{where, max(room-tables, 0), max(withoutSwap-tables, 0), effect})
 	}
-	host := h.MemFree + h.SwapFree
+	host := h.MemFree
 	if h.MemAvailable != nil {
-		host = *h.MemAvailable + h.SwapFree
+		host = *h.MemAvailable
 	}
 	effect := HostOOM
 	if h.PanicOnOOM != nil && *h.PanicOnOOM > 0 {
 		effect = Panic
 	}
-	add("host", host, effect)
+	add("host", host+h.SwapFree, host, effect)
 	for _, g := range p.Memory {
 		if room, limited := g.Room(h); limited {
-			add(g.Path, room, CgroupOOM)
+			add(g.Path, room, g.free()+g.File+g.SlabReclaimable, CgroupOOM)
 		}
 		if g.High != nil {
 			high := g
 			high.Max = *g.High
 			room, _ := high.Room(h)
-			add(g.Path, room, Throttle)
+			add(g.Path, room, high.free()+g.File+g.SlabReclaimable, Throttle)
 		}
 	}
 	return limits

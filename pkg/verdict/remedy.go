@@ -231,7 +231,7 @@ func cgroupsSurvive(f kernel.Facts) bool {
 	shared, _ := f.Process.Shared()
 	need := min(shared*size.Bytes(f.Process.Living()), limits[0].Available)
 	return f.Process.WithoutFork || !slices.ContainsFunc(limits, func(l kernel.MemoryLimit) bool {
-		return l.Effect == kernel.CgroupOOM && l.Available < need
+		return l.Effect == kernel.CgroupOOM && l.WithoutSwap < need
 	})
 }
 

@@ -78,6 +78,9 @@ func survival(f kernel.Facts) Survival {
 		}
 	}
 	s.Available, s.Tightest, s.Effect = tightest.Available, tightest.Where, tightest.Effect
+	if s.Reason == "" && tightest.Effect == kernel.CgroupOOM && s.CowWorst > tightest.WithoutSwap && tightest.Available > tightest.WithoutSwap && mayBeHuge(h, p) {
+		s.Reason = "with huge pages a cgroup's OOM killer may strike before its swap is used up: how much of it can be had is not known"
+	}
 	if s.Throttled != nil && s.Throttled.Available >= s.Available {
 		s.Throttled = nil
 	}
@@ -91,6 +94,15 @@ func survival(f kernel.Facts) Survival {
 		s.Reason = "smaps was not read: what MADV_DONTFORK and MADV_WIPEONFORK exempt is counted"
 	}
 	return s
+}
+
+// mayBeHuge reports whether some of what is shared is in huge pages, as far as can
+// be known.
+func mayBeHuge(h kernel.Host, p kernel.Process) bool {
+	if p.CowHuge == nil {
+		return h.THP == "always" || h.THP == "madvise"
+	}
+	return *p.CowHuge > 0
 }
 
 // notKnown says why what is available is not known; empty: it is.
